@@ -1,0 +1,105 @@
+//! A message that arrives in pieces: fragments (RFC 6455 §5.4), or one frame over several reads.
+
+use super::Violation;
+use super::utf8::Utf8Stream;
+
+/// What has arrived of a data message so far, unmasked and in order.
+#[derive(Debug)]
+pub(super) struct Message {
+    bytes: Vec<u8>,
+    /// Text is checked as it arrives; `None` for binary.
+    text: Option<Utf8Stream>,
+}
+
+/// What an assembled message turned out to be.
+pub(super) enum Kind {
+    Text { ascii: bool },
+    Binary,
+}
+
+impl Message {
+    pub(super) const fn text() -> Self {
+        Self {
+            bytes: Vec::new(),
+            text: Some(Utf8Stream::new()),
+        }
+    }
+
+    pub(super) const fn binary() -> Self {
+        Self {
+            bytes: Vec::new(),
+            text: None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Takes the next unmasked piece of a message that will not get longer than `most` bytes.
+    pub(super) fn push(&mut self, piece: &[u8], most: usize) -> Result<(), Violation> {
+        if let Some(text) = &mut self.text {
+            text.push(piece)?;
+        }
+        extend(&mut self.bytes, piece, most);
+        Ok(())
+    }
+
+    /// Ends the message: its bytes, and what they are.
+    pub(super) fn finish(self) -> Result<(Vec<u8>, Kind), Violation> {
+        let kind = match self.text {
+            Some(text) => Kind::Text {
+                ascii: text.finish()?,
+            },
+            None => Kind::Binary,
+        };
+        Ok((self.bytes, kind))
+    }
+}
+
+/// Appends `piece` to a buffer that will not get longer than `most` bytes.
+///
+/// Memory follows what has arrived, not what was declared, or every socket could claim the limit with one header.
+/// It doubles, so that any number of pieces costs linear time, but stops at `most`.
+pub(super) fn extend(buffer: &mut Vec<u8>, piece: &[u8], most: usize) {
+    let needed = buffer.len() + piece.len();
+    if needed > buffer.capacity() {
+        let doubled = buffer.capacity().saturating_mul(2);
+        let capacity = doubled.min(most).max(needed);
+        buffer.reserve_exact(capacity - buffer.len());
+    }
+    buffer.extend_from_slice(piece);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_doubles_with_what_arrived_and_stops_at_the_most() {
+        let mut buffer = Vec::new();
+        let mut capacities = Vec::new();
+        for _ in 0..1000 {
+            extend(&mut buffer, &[0; 10], 10_000);
+            assert!(buffer.capacity() <= 2 * buffer.len());
+            if capacities.last() != Some(&buffer.capacity()) {
+                capacities.push(buffer.capacity());
+            }
+        }
+        assert_eq!(
+            capacities,
+            [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_000]
+        );
+    }
+
+    #[test]
+    fn a_buffer_takes_what_it_is_given_even_over_the_most() {
+        let mut buffer = vec![1, 2, 3];
+        extend(&mut buffer, &[4, 5], 2);
+        assert_eq!(buffer, [1, 2, 3, 4, 5]);
+    }
+}

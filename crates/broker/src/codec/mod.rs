@@ -1,0 +1,34 @@
+//! The WebSocket protocol (RFC 6455) as pure functions and one small state machine: bytes in, items and bytes
+//! out; no socket, no clock, no thread.
+//!
+//! ```text
+//! bytes ──mask──▶ frame ──utf8──▶ message ──▶ Item           (decoder)
+//! payload ──▶ frame bytes, ready for any number of sockets   (encoder)
+//! ```
+//!
+//! Only a server's side is here: what comes in must be masked, what goes out never is. [`client`] holds the one
+//! function that makes a client's frames, for programs that talk to a server in raw bytes.
+
+pub mod client;
+pub mod close;
+mod decoder;
+mod encoder;
+mod frame;
+mod handshake;
+mod mask;
+mod message;
+mod utf8;
+mod violation;
+
+pub use close::{CLOSE_CODES, CloseCode, is_valid_from_peer, is_valid_to_send};
+pub use decoder::{Decoder, Item};
+pub use encoder::{
+    MAX_CONTROL_PAYLOAD, MAX_HEADER, PING, encode_close, encode_frame, encode_ping, encode_pong,
+    header,
+};
+pub use frame::Opcode;
+pub use handshake::{accept_key, is_valid_key};
+pub use violation::Violation;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! The registered workers, in turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use super::worker::{Interest, WorkerQueue, WorkerWaker};
+use crate::stats::WorkerStats;
+
+/// Who handles what: sockets and requests go to the workers round-robin, each with a turn of its own.
+pub(crate) struct Roster {
+    workers: RwLock<Vec<Arc<WorkerQueue>>>,
+    /// Events of sockets wait here while nobody is registered.
+    pub(crate) limbo: Arc<WorkerQueue>,
+    last_id: AtomicU32,
+    next_socket: AtomicUsize,
+    next_request: AtomicUsize,
+}
+
+impl Roster {
+    pub(crate) fn new() -> Self {
+        Self {
+            workers: RwLock::default(),
+            limbo: WorkerQueue::limbo(),
+            last_id: AtomicU32::new(0),
+            next_socket: AtomicUsize::new(0),
+            next_request: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn add(&self, interest: Interest, waker: Arc<dyn WorkerWaker>) -> Arc<WorkerQueue> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let queue = WorkerQueue::new(id, interest, waker);
+        self.workers.write().push(Arc::clone(&queue));
+        queue
+    }
+
+    pub(crate) fn remove(&self, id: u32) {
+        self.workers.write().retain(|worker| worker.id != id);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.workers.read().is_empty()
+    }
+
+    /// The worker whose turn it is to get a socket; `None` without any.
+    pub(crate) fn for_socket(&self) -> Option<Arc<WorkerQueue>> {
+        let workers = self.workers.read();
+        let turn = self.next_socket.fetch_add(1, Ordering::Relaxed);
+        let at = turn.checked_rem(workers.len())?;
+        Some(Arc::clone(&workers[at]))
+    }
+
+    /// The worker whose turn it is to get a request: the next one that answers requests and is not full.
+    pub(crate) fn for_request(&self) -> Option<Arc<WorkerQueue>> {
+        let workers = self.workers.read();
+        let turn = self.next_request.fetch_add(1, Ordering::Relaxed);
+        (0..workers.len())
+            .map(|n| &workers[turn.wrapping_add(n) % workers.len()])
+            .find(|worker| worker.interest.http && !worker.is_full())
+            .cloned()
+    }
+
+    pub(crate) fn stats(&self) -> Vec<WorkerStats> {
+        self.workers
+            .read()
+            .iter()
+            .map(|worker| worker.stats())
+            .collect()
+    }
+}

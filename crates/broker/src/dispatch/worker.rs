@@ -1,0 +1,330 @@
+//! A worker, as the engine sees it: a queue of batches and a wake-up.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::batch::{Batch, kind, records};
+use crate::broker::Core;
+use crate::id::SocketId;
+use crate::registry::IdMap;
+use crate::shard::inbox::Command;
+use crate::stats::WorkerStats;
+
+/// A worker whose waiting events hold more than this is full: its sockets are not read until half has gone.
+/// A flood at a worker that sleeps stays within this much memory, plus one read per shard.
+const QUEUE_BYTES: u64 = 16 << 20;
+
+/// The same for the number of events, so that many tiny ones do not wait for seconds.
+const QUEUE_EVENTS: u64 = 64 * 1024;
+
+/// How much one [`Worker::take`] gives at most, unless a single batch is larger.
+const TAKE_BYTES: usize = 512 * 1024;
+
+/// Wakes a worker's thread. Called from the shards' threads.
+pub trait WorkerWaker: Send + Sync + 'static {
+    /// Something is in the queue of a worker that found it empty. Must not block or panic, and must do nothing
+    /// when the worker's thread is gone.
+    fn wake(&self);
+}
+
+/// Wakes a Rust thread that parks itself when its queue is empty.
+#[derive(Clone, Debug)]
+pub struct ThreadWaker(std::thread::Thread);
+
+impl ThreadWaker {
+    /// For the calling thread.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(std::thread::current())
+    }
+}
+
+impl WorkerWaker for ThreadWaker {
+    fn wake(&self) {
+        self.0.unpark();
+    }
+}
+
+/// What a worker wants to be asked. What it does not want is answered without it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// It answers HTTP requests; otherwise they get 503.
+    pub http: bool,
+    /// It decides on upgrades; otherwise they are accepted.
+    pub upgrade: bool,
+}
+
+/// A registered worker. Clones are the same worker; it stays until [`end`](Self::end) or [`retire`](Self::retire).
+#[derive(Clone)]
+pub struct Worker {
+    queue: Arc<WorkerQueue>,
+    core: Arc<Core>,
+}
+
+impl Worker {
+    pub(crate) fn new(queue: Arc<WorkerQueue>, core: Arc<Core>) -> Self {
+        Self { queue, core }
+    }
+
+    /// Tells the workers of a process apart; never used twice.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.queue.id
+    }
+
+    /// The next batch, for [`events`](super::batch::events); what was given before counts as handled from now on.
+    /// `None`: nothing waits, and the next event will call [`WorkerWaker::wake`].
+    #[must_use]
+    pub fn take(&self) -> Option<Vec<u8>> {
+        let (batch, drained) = self.queue.take();
+        if drained {
+            let id = self.queue.id;
+            self.core.tell_shards(|| Command::WorkerDrained(id));
+        }
+        batch
+    }
+
+    /// The close handler of this socket starts now: nobody else will be given its close event.
+    pub fn begin_close(&self, socket: SocketId) {
+        self.queue.state.lock().given_closes.remove(&socket);
+    }
+
+    /// The worker is gone. Its sockets and the events it had not been given go to the others, HTTP requests it holds
+    /// get 503, and the messages given but not finished are counted. `finished_messages` is how many message handlers
+    /// have ended since the worker was registered (wrapping), if known.
+    pub fn end(&self, finished_messages: Option<u32>) {
+        let Some(lost) = self.queue.end(finished_messages) else {
+            return;
+        };
+        self.core
+            .counters
+            .messages_lost
+            .fetch_add(u64::from(lost), Ordering::Relaxed);
+        self.core.worker_left(&self.queue, true);
+    }
+
+    /// The worker wants no more: like [`end`](Self::end), but what it has been given it will finish.
+    pub fn retire(&self) {
+        if !self.queue.retire() {
+            return;
+        }
+        self.core.worker_left(&self.queue, false);
+    }
+}
+
+/// The queue of one worker.
+pub(crate) struct WorkerQueue {
+    pub(crate) id: u32,
+    pub(crate) interest: Interest,
+    waker: Option<Arc<dyn WorkerWaker>>,
+    state: Mutex<QueueState>,
+    /// The shards read no socket of this worker while it is set.
+    full: AtomicBool,
+    /// Set once batches are refused; a hint read without the lock.
+    closed: AtomicBool,
+    events_given: AtomicU64,
+}
+
+#[derive(Default)]
+struct QueueState {
+    /// Batches in the order they were handed over, with the shard each came from.
+    batches: VecDeque<(u16, Batch)>,
+    events: u64,
+    bytes: u64,
+    /// What the last `take` gave; it counts as waiting until the next.
+    in_hand_events: u64,
+    in_hand_bytes: u64,
+    /// The worker has found its queue empty and waits for a wake-up.
+    asleep: bool,
+    life: Life,
+    /// Messages given since registration, wrapping.
+    given_messages: u32,
+    /// Close events given whose handler has not begun: they survive the worker.
+    given_closes: IdMap<SocketId, (u16, Box<[u8]>)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Life {
+    #[default]
+    Working,
+    /// Takes no more batches, finishes what it was given.
+    Retired,
+    Ended,
+}
+
+impl WorkerQueue {
+    pub(crate) fn new(id: u32, interest: Interest, waker: Arc<dyn WorkerWaker>) -> Arc<Self> {
+        Arc::new(Self::build(id, interest, Some(waker)))
+    }
+
+    /// Where events wait while there is no worker at all: it is always full, so that no more is read.
+    pub(crate) fn limbo() -> Arc<Self> {
+        let queue = Self::build(0, Interest::default(), None);
+        queue.full.store(true, Ordering::Release);
+        Arc::new(queue)
+    }
+
+    fn build(id: u32, interest: Interest, waker: Option<Arc<dyn WorkerWaker>>) -> Self {
+        Self {
+            id,
+            interest,
+            waker,
+            state: Mutex::new(QueueState {
+                asleep: true,
+                ..QueueState::default()
+            }),
+            full: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            events_given: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Hands a batch over and wakes the worker if it sleeps. A worker that has left refuses: the batch comes back.
+    pub(crate) fn push(&self, shard: u16, batch: Batch) -> Result<(), Batch> {
+        let mut state = self.state.lock();
+        if state.life != Life::Working {
+            return Err(batch);
+        }
+        state.events += u64::from(batch.events);
+        state.bytes += batch.len() as u64;
+        state.batches.push_back((shard, batch));
+        if state.waiting_bytes() > QUEUE_BYTES || state.waiting_events() > QUEUE_EVENTS {
+            self.full.store(true, Ordering::Release);
+        }
+        let wake = std::mem::replace(&mut state.asleep, false);
+        drop(state);
+        if let (true, Some(waker)) = (wake, &self.waker) {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// The next batch, and whether the queue has just ceased to be full.
+    fn take(&self) -> (Option<Vec<u8>>, bool) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.in_hand_events = 0;
+        state.in_hand_bytes = 0;
+        if state.life != Life::Working {
+            return (None, false);
+        }
+        let mut taken: Option<Vec<u8>> = None;
+        while let Some((_, next)) = state.batches.front() {
+            if taken
+                .as_ref()
+                .is_some_and(|t| t.len() + next.len() > TAKE_BYTES)
+            {
+                break;
+            }
+            let (shard, batch) = state.batches.pop_front().expect("just seen");
+            state.note_given(shard, &batch);
+            match &mut taken {
+                None => taken = Some(batch.into_bytes()),
+                Some(taken) => taken.extend_from_slice(batch.bytes()),
+            }
+        }
+        self.events_given
+            .fetch_add(state.in_hand_events, Ordering::Relaxed);
+        state.asleep = taken.is_none();
+        let relieved =
+            state.waiting_bytes() <= QUEUE_BYTES / 2 && state.waiting_events() <= QUEUE_EVENTS / 2;
+        let drained = relieved && self.waker.is_some() && self.full.swap(false, Ordering::AcqRel);
+        (taken, drained)
+    }
+
+    /// `None` when it has ended before; otherwise the messages it took with it.
+    fn end(&self, finished_messages: Option<u32>) -> Option<u32> {
+        let mut state = self.state.lock();
+        if state.life == Life::Ended {
+            return None;
+        }
+        state.life = Life::Ended;
+        self.closed.store(true, Ordering::Release);
+        let finished = finished_messages.unwrap_or(0);
+        Some(state.given_messages.wrapping_sub(finished))
+    }
+
+    fn retire(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.life != Life::Working {
+            return false;
+        }
+        state.life = Life::Retired;
+        self.closed.store(true, Ordering::Release);
+        true
+    }
+
+    /// What a departed worker leaves to others in one shard, which alone may ask for it: only that shard adds to its
+    /// part, so nothing can slip in behind. `ended`: also the close events whose handler never began.
+    pub(crate) fn leftovers_of(&self, shard: u16, ended: bool) -> Vec<Batch> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut leftovers = Vec::new();
+        if ended {
+            let closes = state.given_closes.extract_if(|_, (from, _)| *from == shard);
+            for (_, (_, record)) in closes {
+                let mut batch = Batch::default();
+                records(&record).for_each(|record| batch.copy(record));
+                leftovers.push(batch);
+            }
+        }
+        let (theirs, others) = std::mem::take(&mut state.batches)
+            .into_iter()
+            .partition(|(from, _)| *from == shard);
+        state.batches = others;
+        for (_, batch) in Vec::from(theirs) {
+            state.events -= u64::from(batch.events);
+            state.bytes -= batch.len() as u64;
+            leftovers.push(batch);
+        }
+        leftovers
+    }
+
+    pub(crate) fn stats(&self) -> WorkerStats {
+        let state = self.state.lock();
+        WorkerStats {
+            id: self.id,
+            queued_events: state.events,
+            queued_bytes: state.bytes,
+            in_hand_events: state.in_hand_events,
+            events: self.events_given.load(Ordering::Relaxed),
+            full: self.is_full(),
+        }
+    }
+}
+
+impl QueueState {
+    fn waiting_bytes(&self) -> u64 {
+        self.bytes + self.in_hand_bytes
+    }
+
+    fn waiting_events(&self) -> u64 {
+        self.events + self.in_hand_events
+    }
+
+    fn note_given(&mut self, shard: u16, batch: &Batch) {
+        self.events -= u64::from(batch.events);
+        self.bytes -= batch.len() as u64;
+        self.in_hand_events += u64::from(batch.events);
+        self.in_hand_bytes += batch.len() as u64;
+        self.given_messages = self.given_messages.wrapping_add(batch.messages);
+        if batch.closes == 0 {
+            return;
+        }
+        for record in records(batch.bytes()).filter(|record| record.kind() == kind::CLOSE) {
+            let kept = (shard, record.bytes().into());
+            self.given_closes.insert(record.socket(), kept);
+        }
+    }
+}

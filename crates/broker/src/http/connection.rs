@@ -1,0 +1,113 @@
+//! One connection, from accept until it is done or becomes a WebSocket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::exchange::exchange;
+use crate::listener::{ConnectionGuard, ListenerShared, StopPhase};
+use crate::shard::ShardHandle;
+use crate::shard::inbox::{Command, Reserved};
+use crate::transport::Transport;
+
+/// The largest request head: hyper's buffer, which holds it whole. Beyond it the answer is 431. Node takes 16 KiB;
+/// cookies of some frameworks come close to that.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// The most headers of one request; beyond it the answer is 431.
+const MAX_HEADERS: usize = 128;
+
+/// After our last byte the peer's remaining ones are read and thrown away for this long, because closing a socket
+/// with unread bytes resets it, and the reset can overtake the answer (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What the exchanges of one connection share.
+pub(super) struct Connection {
+    pub(super) shard: Arc<ShardHandle>,
+    pub(super) listener: Arc<ListenerShared>,
+    pub(super) remote_address: String,
+    /// Filled by the exchange that answers 101: the place its socket has been given.
+    pub(super) upgraded: Mutex<Option<Reserved>>,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: ConnectionGuard) {
+    let listener = Arc::clone(guard.listener());
+    let mut phase = listener.phase();
+    let connection = Arc::new(Connection {
+        shard: Arc::clone(&shard),
+        remote_address: transport.remote_address(),
+        upgraded: Mutex::new(None),
+        listener: Arc::clone(&listener),
+    });
+    let service = service_fn({
+        let connection = Arc::clone(&connection);
+        // Pinned, for hyper is polled by hand below and that takes a service whose future may be moved.
+        move |request| Box::pin(exchange(Arc::clone(&connection), request))
+    });
+    let mut http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(listener.options.header_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(transport), service);
+
+    let mut draining = false;
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = std::future::poll_fn(|cx| http.poll_without_shutdown(cx)) => break result,
+            now = StopPhase::changed(&mut phase) => match now {
+                StopPhase::Serving => {}
+                StopPhase::Draining if !draining => {
+                    draining = true;
+                    std::pin::Pin::new(&mut http).graceful_shutdown();
+                }
+                StopPhase::Draining => {}
+                StopPhase::Cut => {
+                    guard.forced();
+                    return;
+                }
+            },
+        }
+    };
+    if let Err(error) = &result {
+        tracing::debug!(remote = connection.remote_address, %error, "an HTTP connection failed");
+    }
+
+    let parts = http.into_parts();
+    let transport = parts.io.into_inner();
+    let adopted = connection.upgraded.lock().take();
+    match adopted {
+        Some(reserved) if result.is_ok() => shard.send(Command::Adopt {
+            reserved,
+            transport,
+            // The handshake's client may have sent frames right behind its request.
+            early: parts.read_buf,
+            guard,
+        }),
+        _ => {
+            tokio::select! {
+                () = linger(transport) => {}
+                () = StopPhase::cut(&mut phase) => {}
+            }
+        }
+    }
+}
+
+/// Ends our side and waits for the peer to end its own, within bounds.
+async fn linger(mut transport: Transport) {
+    if transport.shutdown().await.is_err() {
+        return;
+    }
+    let mut scrap = [0; 4096];
+    let _ = tokio::time::timeout(LINGER, async {
+        while matches!(transport.read(&mut scrap).await, Ok(n) if n > 0) {}
+    })
+    .await;
+}

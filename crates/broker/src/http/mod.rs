@@ -1,0 +1,9 @@
+//! HTTP/1.1 by hyper, on the shard that owns the connection.
+//!
+//! A connection is one task until it is done or becomes a WebSocket. What it reads goes to its shard's inbox as a
+//! command, like everything else that happens; the answer comes back by a one-shot.
+
+pub(crate) mod connection;
+mod exchange;
+pub(crate) mod response;
+mod upgrade;

@@ -1,0 +1,107 @@
+//! The server's side of the opening handshake (RFC 6455 section 4.2).
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Method, StatusCode, Version, request};
+
+use super::response::{Acceptance, Response, ResponseError, parse_headers};
+use crate::codec;
+
+/// Whether a request asks for a WebSocket at all. Another protocol in `Upgrade`, or an `Upgrade` that `Connection`
+/// does not name, makes it an ordinary request (RFC 9110 section 7.8).
+pub(super) fn is_asked(request: &request::Parts) -> bool {
+    has_token(&request.headers, &UPGRADE, "websocket")
+        && has_token(&request.headers, &CONNECTION, "upgrade")
+}
+
+/// The key of a request that keeps to the handshake, or the answer to one that does not.
+pub(super) fn check(request: &request::Parts) -> Result<String, Response> {
+    let bad = |text| Err(Response::plain(StatusCode::BAD_REQUEST, text));
+    if request.method != Method::GET {
+        let refusal = "a WebSocket upgrade is a GET request\n";
+        return Err(Response::plain(StatusCode::METHOD_NOT_ALLOWED, refusal).with("allow", "GET"));
+    }
+    if request.version != Version::HTTP_11 {
+        return bad("a WebSocket upgrade needs HTTP/1.1\n");
+    }
+    let has_body = request.headers.contains_key(TRANSFER_ENCODING)
+        || request
+            .headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+    if has_body {
+        return bad("a WebSocket upgrade has no body\n");
+    }
+    match single(&request.headers, &SEC_WEBSOCKET_VERSION) {
+        Some("13") => {}
+        _ => {
+            let refusal = "this server speaks version 13 of the WebSocket protocol\n";
+            return Err(Response::plain(StatusCode::UPGRADE_REQUIRED, refusal)
+                .with("sec-websocket-version", "13"));
+        }
+    }
+    match single(&request.headers, &SEC_WEBSOCKET_KEY) {
+        Some(key) if codec::is_valid_key(key) => Ok(key.to_owned()),
+        _ => bad("Sec-WebSocket-Key must be 16 bytes in base64\n"),
+    }
+}
+
+/// The headers of the 101. A subprotocol the client did not offer would make it fail the connection, so it is
+/// left out (RFC 6455 section 4.2.2).
+pub(super) fn accept_headers(
+    key: &str,
+    acceptance: &Acceptance,
+    offered: &HeaderMap,
+) -> Result<HeaderMap, ResponseError> {
+    let mut headers = parse_headers(&acceptance.headers)?;
+    for ours in [
+        &CONNECTION,
+        &UPGRADE,
+        &SEC_WEBSOCKET_ACCEPT,
+        &SEC_WEBSOCKET_PROTOCOL,
+        &CONTENT_LENGTH,
+        &TRANSFER_ENCODING,
+    ] {
+        headers.remove(ours);
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let accept = HeaderValue::try_from(codec::accept_key(key)).expect("base64 is a header value");
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = &acceptance.protocol
+        && offers(offered, protocol)
+        && let Ok(value) = HeaderValue::try_from(protocol.as_str())
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    Ok(headers)
+}
+
+/// Subprotocol names are compared exactly.
+fn offers(headers: &HeaderMap, protocol: &str) -> bool {
+    tokens(headers, &SEC_WEBSOCKET_PROTOCOL).any(|token| token == protocol)
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// The value of a header that may come once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().map(str::trim),
+        _ => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! The engine of wsbroker: it owns the sockets, the channels and the limits, on Rust threads, and hands what
+//! happens to *workers* in batches. It knows no JavaScript; a worker is a queue and a wake-up.
+//!
+//! The modules, in the order a message meets them:
+//!
+//! | module | its subject |
+//! |---|---|
+//! | [`address`], [`options`] | what a listener is told, parsed once |
+//! | [`listener`] | binding, accepting, dealing connections to the shards, draining |
+//! | `transport` | the byte stream under a connection |
+//! | `http` | HTTP/1.1 by hyper: requests, responses, the WebSocket handshake |
+//! | `shard` | the I/O thread: its inbox, its turn, its sockets |
+//! | [`codec`] | RFC 6455, sans-IO: bytes in, messages out |
+//! | [`dispatch`] | batches of events, the workers' queues, who gets what |
+//! | [`broker`] | the calls: send, publish, subscribe, close … |
+//! | `registry`, `channel` | which sockets exist and who is in which channel |
+//! | `outbox` | what waits for one socket, counted |
+//! | [`stats`] | everything above in numbers |
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use wsbroker_engine::{Broker, BrokerOptions, Event, Interest, ListenOptions, OutboundMessage, ThreadWaker};
+//!
+//! let broker = Broker::new(BrokerOptions::default());
+//! let waker = Arc::new(ThreadWaker::current());
+//! let worker = broker.register_worker(Interest::default(), waker);
+//! let _listener = broker.listen(ListenOptions::new("127.0.0.1:3000".parse()?))?;
+//! loop {
+//!     while let Some(batch) = worker.take() {
+//!         for event in wsbroker_engine::events(&batch) {
+//!             if let Event::Message { socket, payload, .. } = event {
+//!                 broker.send(socket, &OutboundMessage::binary(payload));
+//!             }
+//!         }
+//!     }
+//!     std::thread::park();
+//! }
+//! # #[allow(unreachable_code)]
+//! # Ok::<(), wsbroker_engine::StartError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod broker;
+mod channel;
+pub mod codec;
+pub mod dispatch;
+pub mod error;
+mod http;
+pub mod id;
+pub mod listener;
+mod message;
+pub mod name;
+pub mod options;
+mod outbox;
+mod registry;
+mod shard;
+pub mod stats;
+mod transport;
+
+pub use address::{BindAddress, ListenAddress};
+pub use broker::{Broker, BrokerOptions};
+pub use dispatch::batch::{Event, RequestBlock, events};
+pub use dispatch::worker::{Interest, ThreadWaker, Worker, WorkerWaker};
+pub use error::StartError;
+pub use http::response::{Acceptance, Response, ResponseError, UpgradeDecision};
+pub use id::{RequestId, SocketId};
+pub use listener::{Listener, StopOptions, StopSummary};
+pub use message::OutboundMessage;
+pub use name::{ChannelName, InvalidName};
+pub use options::{Heartbeat, ListenOptions, SlowConsumer};
+pub use shard::cork::{cork, uncork};
+pub use stats::Stats;

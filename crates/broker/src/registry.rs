@@ -1,0 +1,241 @@
+//! Which sockets exist. One entry per socket, shared by its shard and every thread that calls.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Wake;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::channel::{Channel, ChannelSet};
+use crate::id::SocketId;
+use crate::listener::ListenerShared;
+use crate::options::SlowConsumer;
+use crate::shard::ShardHandle;
+
+/// What every thread may know of a socket. The socket itself belongs to its shard.
+pub(crate) struct SocketEntry {
+    pub(crate) id: SocketId,
+    /// The socket's place in its shard.
+    pub(crate) key: u32,
+    /// The shard that owns it.
+    pub(crate) home: Arc<ShardHandle>,
+    /// The listener it came through, for its options.
+    pub(crate) listener: Arc<ListenerShared>,
+    /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox.
+    buffered: AtomicUsize,
+    /// Already on its shard's list of ready sockets.
+    pub(crate) ready: AtomicBool,
+    /// Whether `shared.token` holds one: a message of a socket without a token takes no lock.
+    has_token: AtomicBool,
+    /// First in the lock order: shared → channel map → members.
+    shared: Mutex<Shared>,
+}
+
+struct Shared {
+    open: bool,
+    token: Option<Bytes>,
+    channels: ChannelSet,
+}
+
+/// What became of an attempt to queue bytes for a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reservation {
+    Queued,
+    /// Too much waits already; the listener's policy says what follows.
+    Slow(SlowConsumer),
+}
+
+impl SocketEntry {
+    pub(crate) fn new(
+        id: SocketId,
+        key: u32,
+        home: Arc<ShardHandle>,
+        listener: Arc<ListenerShared>,
+        token: Option<Bytes>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            key,
+            home,
+            listener,
+            buffered: AtomicUsize::new(0),
+            ready: AtomicBool::new(false),
+            has_token: AtomicBool::new(token.is_some()),
+            shared: Mutex::new(Shared {
+                open: true,
+                token,
+                channels: ChannelSet::default(),
+            }),
+        })
+    }
+
+    /// Takes room for `bytes` in the socket's backpressure budget. A socket for which nothing waits takes one
+    /// message of any size, so that a message the limit of messages allows is never refused out of hand.
+    pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
+        let options = &self.listener.options;
+        let before = self.buffered.fetch_add(bytes, Ordering::Relaxed);
+        if before > 0 && before.saturating_add(bytes) > options.max_backpressure {
+            self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+            return Reservation::Slow(options.slow_consumer);
+        }
+        Reservation::Queued
+    }
+
+    /// Counts bytes that are queued whatever already waits: a close frame has to go out.
+    pub(crate) fn reserve_unconditionally(&self, bytes: usize) {
+        self.buffered.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// `bytes` have been handed to the kernel; what still waits.
+    pub(crate) fn release(&self, bytes: usize) -> usize {
+        self.buffered.fetch_sub(bytes, Ordering::Relaxed) - bytes
+    }
+
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn token(&self) -> Option<Bytes> {
+        if !self.has_token.load(Ordering::Acquire) {
+            return None;
+        }
+        self.shared.lock().token.clone()
+    }
+
+    /// `false` when the socket is no longer open.
+    pub(crate) fn set_token(&self, token: Option<Bytes>) -> bool {
+        let mut shared = self.shared.lock();
+        if !shared.open {
+            return false;
+        }
+        self.has_token.store(token.is_some(), Ordering::Release);
+        let old = std::mem::replace(&mut shared.token, token);
+        drop(shared);
+        drop(old);
+        true
+    }
+
+    /// Runs `change` on the socket's channels, unless it has closed.
+    pub(crate) fn with_channels<R>(&self, change: impl FnOnce(&mut ChannelSet) -> R) -> Option<R> {
+        let mut shared = self.shared.lock();
+        shared.open.then(|| change(&mut shared.channels))
+    }
+
+    /// The one transition from open to closed: the channels to leave for the one caller who made it.
+    fn close(&self) -> Option<Vec<Arc<Channel>>> {
+        let mut shared = self.shared.lock();
+        if !std::mem::replace(&mut shared.open, false) {
+            return None;
+        }
+        Some(std::mem::take(&mut shared.channels).into_channels())
+    }
+}
+
+/// The entry is the waker of its socket: one allocation less per socket.
+impl Wake for SocketEntry {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.ready.swap(true, Ordering::AcqRel) {
+            self.home.socket_ready(self.key);
+        }
+    }
+}
+
+/// Ids are given in sequence, so their low bits spread evenly and need no further hashing.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // Fibonacci hashing: the table reads the top bits as well as the low ones.
+        self.0 = value.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
+    }
+}
+
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// How many locks the sockets share; calls from some tens of threads rarely meet at one.
+const PARTITIONS: usize = 64;
+
+type Partition = Mutex<IdMap<SocketId, Arc<SocketEntry>>>;
+
+/// The open sockets of the process by id.
+pub(crate) struct Registry {
+    partitions: Box<[Partition]>,
+    open: AtomicUsize,
+    last_id: AtomicU64,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self {
+            partitions: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
+            open: AtomicUsize::new(0),
+            last_id: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn next_id(&self) -> SocketId {
+        SocketId::new(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+            .expect("2^53 sockets take longer than the machine lives")
+    }
+
+    fn partition(&self, id: SocketId) -> &Partition {
+        &self.partitions[id.get() as usize % PARTITIONS]
+    }
+
+    pub(crate) fn insert(&self, entry: Arc<SocketEntry>) {
+        self.partition(entry.id).lock().insert(entry.id, entry);
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn find(&self, id: SocketId) -> Option<Arc<SocketEntry>> {
+        self.partition(id).lock().get(&id).cloned()
+    }
+
+    /// Takes a socket out: afterwards no call finds it. The channels it has to leave, for the one caller who
+    /// closed it; `None` for everybody later.
+    pub(crate) fn remove(&self, entry: &SocketEntry) -> Option<Vec<Arc<Channel>>> {
+        let channels = entry.close()?;
+        let removed = self.partition(entry.id).lock().remove(&entry.id);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        drop(removed);
+        Some(channels)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ids(&self) -> Vec<SocketId> {
+        let mut ids = Vec::with_capacity(self.len());
+        for partition in &self.partitions {
+            ids.extend(partition.lock().keys().copied());
+        }
+        ids
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Arc<SocketEntry>> {
+        let mut entries = Vec::with_capacity(self.len());
+        for partition in &self.partitions {
+            entries.extend(partition.lock().values().cloned());
+        }
+        entries
+    }
+}

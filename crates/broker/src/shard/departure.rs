@@ -1,0 +1,119 @@
+//! A worker has left: its sockets, the events it had not been given and the requests it held find a new home.
+//!
+//! A shard hands over only its own part of the worker's queue, and does so between two turns' batches: what had been
+//! handed over goes first, what was refused meanwhile follows, what is read later goes to the new worker anyway.
+
+use std::sync::Arc;
+
+use super::requests::{Kind, Pending};
+use super::turn::Shard;
+use crate::dispatch::batch::{Batch, Record, kind, records};
+use crate::dispatch::worker::WorkerQueue;
+use crate::http::response::Acceptance;
+use crate::id::{RequestId, SocketId};
+use crate::registry::IdMap;
+
+/// The new worker of each socket that has events to move.
+type Heirs = IdMap<SocketId, Arc<WorkerQueue>>;
+
+impl Shard {
+    pub(super) fn worker_left(&mut self, worker: &Arc<WorkerQueue>, ended: bool) {
+        let mut batches = worker.leftovers_of(self.handle.index, ended);
+        batches.push(self.staging.take_from(worker));
+        let held: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, pending)| pending.worker.id == worker.id)
+            .map(|(id, _)| *id)
+            .collect();
+
+        let mut heirs = self.reassign_sockets(worker);
+        for batch in &batches {
+            self.hand_on(batch, &mut heirs);
+        }
+        self.unpark(worker.id);
+        if ended {
+            for id in held {
+                // Those that had not been given have another worker by now.
+                if self
+                    .requests
+                    .get(&id)
+                    .is_some_and(|p| p.worker.id == worker.id)
+                {
+                    self.give_back(id);
+                }
+            }
+        }
+    }
+
+    fn next_worker(&self) -> Arc<WorkerQueue> {
+        let next = self.core.roster.for_socket();
+        next.unwrap_or_else(|| Arc::clone(&self.core.roster.limbo))
+    }
+
+    fn reassign_sockets(&mut self, worker: &WorkerQueue) -> Heirs {
+        let mut heirs = Heirs::default();
+        for (_, socket) in &mut self.sockets {
+            if socket.worker.id == worker.id {
+                let next = self.core.roster.for_socket();
+                socket.worker = next.unwrap_or_else(|| Arc::clone(&self.core.roster.limbo));
+                socket.held = false; // whoever held it is gone
+                heirs.insert(socket.entry.id, Arc::clone(&socket.worker));
+                self.again.push(socket.entry.key);
+            }
+        }
+        heirs
+    }
+
+    fn hand_on(&mut self, batch: &Batch, heirs: &mut Heirs) {
+        for record in records(batch.bytes()) {
+            match record.kind() {
+                kind::REQUEST | kind::UPGRADE => self.hand_on_request(record),
+                // The request it ends is gone, and nobody else has heard of it.
+                kind::ABORT => {}
+                _ => {
+                    // A socket that has closed meanwhile still has its last events here.
+                    let heir = match heirs.get(&record.socket()) {
+                        Some(heir) => Arc::clone(heir),
+                        None => self.next_worker(),
+                    };
+                    self.staging.batch_of(&heir).copy(record);
+                    heirs.insert(record.socket(), heir);
+                }
+            }
+        }
+    }
+
+    fn hand_on_request(&mut self, record: Record<'_>) {
+        let id = record.request();
+        let Some(pending) = self.requests.get_mut(&id) else {
+            return; // its client has gone
+        };
+        let next = match &pending.kind {
+            Kind::Request(_) => self.core.roster.for_request(),
+            Kind::Upgrade(..) => self.core.roster.for_socket(),
+        };
+        let Some(next) = next else {
+            return self.give_back(id);
+        };
+        pending.worker = Arc::clone(&next);
+        if record.kind() == kind::UPGRADE && !next.interest.upgrade {
+            return self.accept_unasked(id);
+        }
+        self.staging.batch_of(&next).copy(record);
+    }
+
+    /// The new worker has no opinion on upgrades.
+    fn accept_unasked(&mut self, id: RequestId) {
+        let pending = self.requests.remove(&id);
+        if let Some(Pending {
+            worker,
+            listener,
+            kind: Kind::Upgrade(reply, block),
+            ..
+        }) = pending
+        {
+            self.reserve(listener, worker, block, Acceptance::default(), reply);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! An I/O shard: one thread that owns its sockets alone.
+//!
+//! Everything it does happens in *turns* (see `turn`): take the inbox, visit the sockets that are ready, write to
+//! those that have something waiting, hand the gathered events to the workers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::broker::Core;
+use crate::error::StartError;
+use crate::id::RequestId;
+use crate::stats::ShardCounters;
+
+mod closing;
+pub(crate) mod cork;
+mod departure;
+pub(crate) mod inbox;
+mod opening;
+mod receive;
+mod requests;
+mod socket;
+mod staging;
+mod sweep;
+mod transmit;
+mod turn;
+
+use inbox::Command;
+use turn::Shard;
+
+/// A shard as the other threads see it.
+pub(crate) struct ShardHandle {
+    pub(crate) index: u16,
+    pub(crate) counters: ShardCounters,
+    /// Commands in the order of the calls. Held for one push, or one swap.
+    inbox: Mutex<Vec<Command>>,
+    /// Keys of sockets the reactor found ready. Held for one push, or one swap.
+    ready: Mutex<Vec<u32>>,
+    /// A wake-up is under way that the shard has not answered yet.
+    woken: AtomicBool,
+    /// The shard's task, from its first turn on.
+    waker: OnceLock<Waker>,
+    requests: AtomicU64,
+}
+
+impl ShardHandle {
+    fn new(index: u16) -> Arc<Self> {
+        Arc::new(Self {
+            index,
+            counters: ShardCounters::default(),
+            inbox: Mutex::default(),
+            ready: Mutex::default(),
+            woken: AtomicBool::new(false),
+            waker: OnceLock::new(),
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    /// Puts a command in the inbox and wakes the shard, unless the calling thread is corked.
+    pub(crate) fn send(self: &Arc<Self>, command: Command) {
+        let mut inbox = self.inbox.lock();
+        inbox.push(command);
+        let waiting = inbox.len();
+        drop(inbox);
+        cork::wake(self, waiting);
+    }
+
+    /// Called by the reactor, on the shard's own thread.
+    pub(crate) fn socket_ready(&self, key: u32) {
+        self.ready.lock().push(key);
+        self.wake();
+    }
+
+    pub(crate) fn next_request_id(&self) -> RequestId {
+        RequestId::in_shard(
+            self.index,
+            self.requests.fetch_add(1, Ordering::Relaxed) + 1,
+        )
+    }
+
+    fn wake(&self) {
+        // Before the first turn there is nothing to wake: that turn takes the inbox anyway.
+        if !self.woken.swap(true, Ordering::AcqRel)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The beginning of a turn: whatever is put in from here on wakes the shard again.
+    fn answer_wake(&self, waker: &Waker) {
+        let known = self.waker.get_or_init(|| waker.clone());
+        debug_assert!(known.will_wake(waker), "a task keeps its waker");
+        self.woken.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Starts the I/O threads.
+pub(crate) fn start(count: usize, core: &Arc<Core>) -> Result<Vec<Arc<ShardHandle>>, StartError> {
+    let handles: Vec<_> = (0..count).map(|n| ShardHandle::new(n as u16)).collect();
+    for handle in &handles {
+        let io_error = |source| StartError::Io {
+            action: "start an I/O thread".to_owned(),
+            source,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(io_error)?;
+        let handle = Arc::clone(handle);
+        let core = Arc::clone(core);
+        thread::Builder::new()
+            .name(format!("wsbroker-io-{}", handle.index))
+            .spawn(move || {
+                runtime.block_on(async {
+                    // A task of its own: woken on this thread it is only queued, without a system call. And without
+                    // tokio's budget, which would end a turn after 128 reads.
+                    let shard = tokio::task::unconstrained(Shard::new(handle, core).run());
+                    let _ = tokio::spawn(shard).await;
+                });
+            })
+            .map_err(io_error)?;
+    }
+    Ok(handles)
+}

@@ -1,0 +1,190 @@
+//! The way in: bytes of a ready socket, its messages, the batch of its worker.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::socket::{Phase, Socket};
+use super::turn::{Shard, find};
+use crate::codec::{Item, close, encode_pong};
+use crate::dispatch::batch::{FLAG_ASCII, FLAG_TEXT};
+use crate::options::SlowConsumer;
+use crate::registry::{Reservation, SocketEntry};
+
+/// What the decoded bytes of one read ask for beyond messages.
+#[derive(Default)]
+struct Outcome {
+    /// The peer's close frame.
+    closed: Option<(Option<u16>, String)>,
+    /// A pong did not fit: the peer sends pings and reads nothing.
+    slow: bool,
+    ponged: bool,
+    messages: u64,
+}
+
+impl Shard {
+    /// Reads a socket once; one that had a whole buffer comes again in the next turn, behind the others.
+    pub(super) fn receive(&mut self, key: u32) {
+        loop {
+            if !self.sockets.contains(key as usize) || !self.may_read(key) {
+                return;
+            }
+            let socket = &mut self.sockets[key as usize];
+            let Some(transport) = &mut socket.transport else {
+                return;
+            };
+            let waker = Waker::from(Arc::clone(&socket.entry));
+            let mut buffer = ReadBuf::new(&mut self.read_buffer);
+            let mut cx = Context::from_waker(&waker);
+            match Pin::new(transport).poll_read(&mut cx, &mut buffer) {
+                Poll::Pending => return,
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(socket = %socket.entry.id, %error, "a socket broke");
+                    return self.lost(key);
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+            let length = buffer.filled().len();
+            let more = buffer.remaining() == 0;
+            if length == 0 {
+                return self.lost(key);
+            }
+            self.received(key, length);
+            self.staging.hand_over_large(self.handle.index);
+            if more {
+                self.again.push(key);
+                return;
+            }
+            // Once more: nothing is left to read, and this asks the reactor for the next wake-up.
+        }
+    }
+
+    /// Whether this socket may be read now; if its worker is full it is parked until that has room.
+    fn may_read(&mut self, key: u32) -> bool {
+        let socket = &mut self.sockets[key as usize];
+        if socket.phase != Phase::Open {
+            return true; // only its end is of interest, and that needs no worker
+        }
+        if socket.held || socket.parked {
+            return false;
+        }
+        if socket.worker.is_full() {
+            socket.parked = true;
+            self.parked.entry(socket.worker.id).or_default().push(key);
+            return false;
+        }
+        true
+    }
+
+    /// Handles `length` bytes that have been read into the read buffer.
+    pub(super) fn received(&mut self, key: u32, length: usize) {
+        let Some(socket) = self.sockets.get_mut(key as usize) else {
+            return;
+        };
+        socket.heard = self.now;
+        socket.pinged = false;
+        let counters = &self.handle.counters;
+        counters.bytes_in.add(length as u64);
+        if matches!(socket.phase, Phase::Finishing { .. }) {
+            return; // the peer has not yet noticed that this is over
+        }
+        let is_open = socket.phase == Phase::Open;
+        let token = socket.entry.token();
+        let batch = self.staging.batch_of(&socket.worker);
+        let Socket {
+            decoder,
+            entry,
+            outbox,
+            ..
+        } = socket;
+        let mut outcome = Outcome::default();
+        let input = &mut self.read_buffer[..length];
+        let result = decoder.decode(input, entry.listener.options.max_message_size, |item| {
+            match item {
+                // What comes after we have said goodbye is not for the application any more.
+                Item::Text { .. } | Item::Binary(_) if !is_open => {}
+                Item::Text { bytes, ascii } => {
+                    let flags = if ascii {
+                        FLAG_TEXT | FLAG_ASCII
+                    } else {
+                        FLAG_TEXT
+                    };
+                    batch.message(entry.id, token.as_ref(), bytes, flags);
+                    outcome.messages += 1;
+                }
+                Item::Binary(bytes) => {
+                    batch.message(entry.id, token.as_ref(), bytes, 0);
+                    outcome.messages += 1;
+                }
+                Item::Ping(_) if !is_open => {}
+                Item::Ping(payload) => {
+                    let pong = encode_pong(payload);
+                    if entry.reserve(pong.len()) == Reservation::Queued {
+                        outbox.push(pong);
+                        outcome.ponged = true;
+                    } else {
+                        counters.slow_pongs.add(1);
+                        outcome.slow = true;
+                    }
+                }
+                Item::Pong(_) => {}
+                Item::Close { code, reason } => {
+                    outcome.closed = Some((code, reason.to_owned()));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        counters.messages_in.add(outcome.messages);
+        if outcome.ponged {
+            self.mark_dirty(key);
+        }
+        if let Err(violation) = result {
+            return self.violated(key, violation);
+        }
+        if let Some((code, reason)) = outcome.closed {
+            let drained = length < self.read_buffer.len();
+            return self.closed_by_peer(key, code, &reason, drained);
+        }
+        if outcome.slow {
+            self.slow_consumer(key);
+        }
+    }
+
+    fn slow_consumer(&mut self, key: u32) {
+        let entry = Arc::clone(&self.sockets[key as usize].entry);
+        if entry.listener.options.slow_consumer == SlowConsumer::Close {
+            self.core.close_slow(&entry);
+        }
+    }
+
+    /// The stream has ended, or broken, without a close frame.
+    fn lost(&mut self, key: u32) {
+        self.cut(key, close::ABNORMAL, "");
+    }
+
+    /// A handler asks to stop or go on reading.
+    pub(super) fn hold(&mut self, entry: &Arc<SocketEntry>, held: bool) {
+        let Some(socket) = find(&mut self.sockets, entry) else {
+            return;
+        };
+        if std::mem::replace(&mut socket.held, held) && !held {
+            socket.heard = self.now; // while it was not read nothing could be heard
+            self.again.push(entry.key);
+        }
+    }
+
+    /// A worker has room again.
+    pub(super) fn unpark(&mut self, worker: u32) {
+        for key in self.parked.remove(&worker).unwrap_or_default() {
+            if let Some(socket) = self.sockets.get_mut(key as usize) {
+                socket.parked = false;
+                socket.heard = self.now;
+                self.again.push(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Requests and upgrades that wait for a worker's answer.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::inbox::UpgradeReply;
+use super::turn::Shard;
+use crate::dispatch::worker::WorkerQueue;
+use crate::http::response::{Acceptance, Response, UpgradeDecision};
+use crate::id::RequestId;
+use crate::listener::ListenerShared;
+
+/// A request that was, or is about to be, given to a worker.
+pub(super) struct Pending {
+    pub(super) worker: Arc<WorkerQueue>,
+    pub(super) listener: Arc<ListenerShared>,
+    /// When it was read, in the shard's milliseconds.
+    pub(super) since: u32,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    Request(oneshot::Sender<Response>),
+    /// With the packed request, which the open event needs again.
+    Upgrade(oneshot::Sender<UpgradeReply>, Vec<u8>),
+}
+
+impl Pending {
+    fn refuse(self, response: Response) {
+        // The connection may have gone at this moment; then nobody needs the answer.
+        match self.kind {
+            Kind::Request(reply) => drop(reply.send(response)),
+            Kind::Upgrade(reply, _) => drop(reply.send(UpgradeReply::Refused(response))),
+        }
+    }
+}
+
+impl Shard {
+    pub(super) fn request(
+        &mut self,
+        id: RequestId,
+        block: &[u8],
+        listener: Arc<ListenerShared>,
+        reply: oneshot::Sender<Response>,
+    ) {
+        self.handle.counters.requests.add(1);
+        let Some(worker) = self.core.roster.for_request() else {
+            self.handle.counters.unanswered_requests.add(1);
+            let _ = reply.send(nobody());
+            return;
+        };
+        self.staging.batch_of(&worker).request(id, block);
+        self.wait(id, worker, listener, Kind::Request(reply));
+    }
+
+    pub(super) fn upgrade(
+        &mut self,
+        id: RequestId,
+        block: Vec<u8>,
+        listener: Arc<ListenerShared>,
+        reply: oneshot::Sender<UpgradeReply>,
+    ) {
+        let Some(worker) = self.core.roster.for_socket() else {
+            self.handle.counters.unanswered_requests.add(1);
+            let _ = reply.send(UpgradeReply::Refused(nobody()));
+            return;
+        };
+        if worker.interest.upgrade {
+            self.staging.batch_of(&worker).upgrade(id, &block);
+            self.wait(id, worker, listener, Kind::Upgrade(reply, block));
+        } else {
+            self.reserve(listener, worker, block, Acceptance::default(), reply);
+        }
+    }
+
+    fn wait(
+        &mut self,
+        id: RequestId,
+        worker: Arc<WorkerQueue>,
+        listener: Arc<ListenerShared>,
+        kind: Kind,
+    ) {
+        let since = self.now;
+        self.requests.insert(
+            id,
+            Pending {
+                worker,
+                listener,
+                since,
+                kind,
+            },
+        );
+    }
+
+    pub(super) fn respond(&mut self, id: RequestId, response: Response) {
+        match self.requests.remove(&id) {
+            Some(Pending {
+                kind: Kind::Request(reply),
+                ..
+            }) => drop(reply.send(response)),
+            // An upgrade is decided, not answered; refusing with this answer is what was meant.
+            Some(pending) => pending.refuse(response),
+            None => self.handle.counters.late_responses.add(1),
+        }
+    }
+
+    pub(super) fn decide(&mut self, id: RequestId, decision: UpgradeDecision) {
+        let Some(pending) = self.requests.remove(&id) else {
+            self.handle.counters.late_responses.add(1);
+            return;
+        };
+        let Pending {
+            worker,
+            listener,
+            kind,
+            ..
+        } = pending;
+        match (kind, decision) {
+            (Kind::Upgrade(reply, block), UpgradeDecision::Accept(acceptance)) => {
+                // The worker that decided may have retired meanwhile.
+                let worker = if worker.is_closed() {
+                    self.core.roster.for_socket()
+                } else {
+                    Some(worker)
+                };
+                match worker {
+                    Some(worker) => self.reserve(listener, worker, block, acceptance, reply),
+                    None => drop(reply.send(UpgradeReply::Refused(nobody()))),
+                }
+            }
+            (Kind::Upgrade(reply, _), UpgradeDecision::Refuse(response)) => {
+                let _ = reply.send(UpgradeReply::Refused(response));
+            }
+            (Kind::Request(reply), UpgradeDecision::Refuse(response)) => {
+                let _ = reply.send(response);
+            }
+            (Kind::Request(reply), UpgradeDecision::Accept(_)) => {
+                let text = "Internal Server Error\n";
+                let _ = reply.send(Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text));
+            }
+        }
+    }
+
+    pub(super) fn client_gone(&mut self, id: RequestId) {
+        if let Some(pending) = self.requests.remove(&id) {
+            self.staging.batch_of(&pending.worker).abort(id);
+        }
+    }
+
+    pub(super) fn timed_out(&mut self, id: RequestId) {
+        let Some(pending) = self.requests.remove(&id) else {
+            return;
+        };
+        self.handle.counters.timed_out_requests.add(1);
+        self.staging.batch_of(&pending.worker).abort(id);
+        let text = "Gateway Timeout\n";
+        pending.refuse(Response::plain(StatusCode::GATEWAY_TIMEOUT, text));
+    }
+
+    /// The worker that held this request has gone.
+    pub(super) fn give_back(&mut self, id: RequestId) {
+        if let Some(pending) = self.requests.remove(&id) {
+            self.handle.counters.unanswered_requests.add(1);
+            pending.refuse(nobody());
+        }
+    }
+}
+
+/// No worker can take this at the moment.
+fn nobody() -> Response {
+    let text = "Service Unavailable\n";
+    Response::plain(StatusCode::SERVICE_UNAVAILABLE, text).with("retry-after", "1")
+}

@@ -1,0 +1,97 @@
+//! One socket, as its shard owns it.
+
+use std::sync::Arc;
+
+use crate::codec::Decoder;
+use crate::dispatch::worker::WorkerQueue;
+use crate::listener::ConnectionGuard;
+use crate::outbox::Outbox;
+use crate::registry::SocketEntry;
+use crate::transport::Transport;
+
+/// Everything a connection holds while it is silent; its size is most of what an idle socket costs.
+pub(super) struct Socket {
+    pub(super) entry: Arc<SocketEntry>,
+    /// `None` until the 101 is out.
+    pub(super) transport: Option<Transport>,
+    /// Keeps the listener's stop waiting; comes with the transport.
+    pub(super) guard: Option<ConnectionGuard>,
+    /// Who gets its events.
+    pub(super) worker: Arc<WorkerQueue>,
+    pub(super) decoder: Decoder,
+    pub(super) outbox: Outbox,
+    /// The request that was upgraded, packed, until the open event has gone.
+    pub(super) request: Option<Box<[u8]>>,
+    pub(super) phase: Phase,
+    /// When something last came, in the shard's milliseconds.
+    pub(super) heard: u32,
+    /// A ping is out and nothing has come since.
+    pub(super) pinged: bool,
+    /// On the list of sockets to write.
+    pub(super) dirty: bool,
+    /// More than half of the backpressure limit waited; a drain event is due when nothing does.
+    pub(super) over_half: bool,
+    /// A handler is busy and enough waits behind it: not read until it is done.
+    pub(super) held: bool,
+    /// On the list of sockets that wait for their full worker.
+    pub(super) parked: bool,
+}
+
+/// Where a socket is on its way to the end. Times are the shard's milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Messages flow.
+    Open,
+    /// Our close frame is queued; the peer's is awaited.
+    Closing {
+        since: u32,
+        /// What the close event says when the peer does not answer; `None`: 1006.
+        report: Option<Report>,
+    },
+    /// The close event has gone; the outbox is written out and the connection ended.
+    Finishing {
+        since: u32,
+        /// The peer may still be sending: read it away until it ends, so that no reset overtakes our close frame.
+        linger: bool,
+        /// Our side of the stream is shut.
+        shut: bool,
+    },
+}
+
+/// A close the broker decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) code: u16,
+    pub(super) text: &'static str,
+}
+
+impl Socket {
+    pub(super) fn new(
+        entry: Arc<SocketEntry>,
+        worker: Arc<WorkerQueue>,
+        request: Vec<u8>,
+        now: u32,
+    ) -> Self {
+        Self {
+            entry,
+            transport: None,
+            guard: None,
+            worker,
+            decoder: Decoder::new(),
+            outbox: Outbox::default(),
+            request: Some(request.into_boxed_slice()),
+            phase: Phase::Open,
+            heard: now,
+            pinged: false,
+            dirty: false,
+            over_half: false,
+            held: false,
+            parked: false,
+        }
+    }
+
+    /// The open event has gone and the close event has not.
+    pub(super) fn is_live(&self) -> bool {
+        self.request.is_none() && !matches!(self.phase, Phase::Finishing { .. })
+    }
+}

@@ -1,0 +1,127 @@
+//! Deadlines without timers: a shard looks through its sockets a slice at a time.
+
+use std::time::Duration;
+
+use super::socket::Phase;
+use super::turn::Shard;
+use crate::codec::{PING, close};
+use crate::registry::Reservation;
+use bytes::Bytes;
+
+/// A pass over all sockets takes this long, or a quarter of the shortest deadline: deadlines are kept to within it.
+const LONGEST_PASS: u32 = 1000;
+const SHORTEST_PASS: u32 = 20;
+
+/// Slices of a pass, so that many sockets are not looked at in one turn.
+const SLICES: u32 = 8;
+
+/// Where the sweep is.
+#[derive(Default)]
+pub(super) struct Sweep {
+    /// When the next slice is due; `None` while there is nothing to sweep.
+    next: Option<u32>,
+    cursor: usize,
+}
+
+impl Sweep {
+    pub(super) fn rest(&mut self) {
+        self.next = None;
+    }
+}
+
+impl Shard {
+    /// Looks through the next slice if it is time; how long until the one after, when that has to be arranged.
+    pub(super) fn sweep_if_due(&mut self) -> Option<Duration> {
+        let slice_time = self.slice_time();
+        let wait = match self.sweep.next {
+            None => slice_time,
+            Some(next) if (self.now.wrapping_sub(next) as i32) < 0 => {
+                // A listener with shorter deadlines may have come since.
+                if next.wrapping_sub(self.now) <= slice_time {
+                    return None;
+                }
+                slice_time
+            }
+            Some(_) => {
+                self.sweep_slice();
+                self.sweep_requests();
+                slice_time
+            }
+        };
+        self.sweep.next = Some(self.now.wrapping_add(wait));
+        Some(Duration::from_millis(wait.into()))
+    }
+
+    fn slice_time(&self) -> u32 {
+        let shortest = self.core.shortest_deadline().as_millis();
+        let pass = u32::try_from(shortest / 4).unwrap_or(LONGEST_PASS);
+        pass.clamp(SHORTEST_PASS, LONGEST_PASS) / SLICES
+    }
+
+    fn sweep_slice(&mut self) {
+        let capacity = self.sockets.capacity();
+        let from = self.sweep.cursor;
+        let to = (from + capacity.div_ceil(SLICES as usize)).min(capacity);
+        self.sweep.cursor = if to == capacity { 0 } else { to };
+        for key in from..to {
+            self.sweep_socket(key as u32);
+        }
+    }
+
+    fn sweep_socket(&mut self, key: u32) {
+        let Some(socket) = self.sockets.get_mut(key as usize) else {
+            return;
+        };
+        if socket.transport.is_none() {
+            return; // its request has a deadline of its own
+        }
+        let options = &socket.entry.listener.options;
+        match socket.phase {
+            Phase::Open => {
+                let Some(heartbeat) = options.heartbeat else {
+                    return;
+                };
+                if socket.held || socket.parked {
+                    return; // it is us who do not listen
+                }
+                let silence = since(self.now, socket.heard);
+                if silence >= heartbeat.timeout {
+                    tracing::debug!(socket = %socket.entry.id, "a peer fell silent");
+                    self.handle.counters.heartbeat_timeouts.add(1);
+                    self.cut(key, close::ABNORMAL, "");
+                } else if silence >= heartbeat.interval && !socket.pinged {
+                    socket.pinged = true;
+                    // A socket with a full outbox needs no ping to show that it is stuck.
+                    if socket.entry.reserve(PING.len()) == Reservation::Queued {
+                        socket.outbox.push(Bytes::from_static(PING));
+                        self.mark_dirty(key);
+                    }
+                }
+            }
+            Phase::Closing { since: began, .. } | Phase::Finishing { since: began, .. } => {
+                if since(self.now, began) >= options.close_timeout {
+                    self.give_up(key);
+                }
+            }
+        }
+    }
+
+    fn sweep_requests(&mut self) {
+        let now = self.now;
+        let late: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, pending)| {
+                since(now, pending.since) >= pending.listener.options.request_timeout
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            self.timed_out(id);
+        }
+    }
+}
+
+fn since(now: u32, then: u32) -> Duration {
+    Duration::from_millis(now.wrapping_sub(then).into())
+}

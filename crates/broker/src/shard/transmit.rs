@@ -1,0 +1,101 @@
+//! The way out: frames into outboxes, outboxes into the kernel.
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+
+use super::socket::Phase;
+use super::turn::{Shard, find};
+use crate::broker::Publication;
+use crate::codec::close;
+use crate::outbox::MAX_SLICES;
+use crate::registry::SocketEntry;
+
+impl Shard {
+    /// Puts a frame in one outbox; room for it was taken by the caller.
+    pub(super) fn deliver(&mut self, entry: &Arc<SocketEntry>, frame: Bytes) {
+        let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.phase == Phase::Open) else {
+            entry.release(frame.len());
+            self.handle.counters.socket_closed.add(1);
+            return;
+        };
+        socket.outbox.push(frame);
+        if entry.buffered() > entry.listener.options.max_backpressure / 2 {
+            socket.over_half = true;
+        }
+        self.handle.counters.messages_out.add(1);
+        if !std::mem::replace(&mut socket.dirty, true) {
+            self.dirty.push(entry.key);
+        }
+    }
+
+    pub(super) fn publish(&mut self, publication: &Publication) {
+        for entry in publication.members.iter().flat_map(|chunk| chunk.iter()) {
+            if Some(entry.id) == publication.except || publication.skipped.contains(&entry.id) {
+                continue;
+            }
+            self.deliver(entry, publication.frame.clone());
+        }
+    }
+
+    /// Writes every socket that got something, once.
+    pub(super) fn write_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            if let Some(socket) = self.sockets.get_mut(key as usize) {
+                socket.dirty = false;
+                self.write(key);
+            }
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    fn write(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        let Some(transport) = &mut socket.transport else {
+            return; // its outbox waits for the 101
+        };
+        let waker = Waker::from(Arc::clone(&socket.entry));
+        let mut cx = Context::from_waker(&waker);
+        while !socket.outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let result = match socket.outbox.slices(&mut slices) {
+                1 => Pin::new(&mut *transport).poll_write(&mut cx, &slices[0]),
+                count => Pin::new(&mut *transport).poll_write_vectored(&mut cx, &slices[..count]),
+            };
+            match result {
+                // The kernel takes no more; the reactor says when it does.
+                Poll::Pending => return,
+                Poll::Ready(Ok(written)) => {
+                    socket.outbox.advance(written);
+                    socket.entry.release(written);
+                    self.handle.counters.bytes_out.add(written as u64);
+                }
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(socket = %socket.entry.id, %error, "a socket broke");
+                    return self.cut(key, close::ABNORMAL, "");
+                }
+            }
+        }
+        self.written_out(key);
+    }
+
+    /// Nothing waits for this socket any more.
+    fn written_out(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        if socket.over_half && socket.phase == Phase::Open && socket.entry.buffered() == 0 {
+            socket.over_half = false;
+            let batch = self.staging.batch_of(&socket.worker);
+            batch.drain(socket.entry.id, socket.entry.token().as_ref());
+        }
+        if matches!(socket.phase, Phase::Finishing { .. }) {
+            self.end_stream(key);
+        }
+    }
+}

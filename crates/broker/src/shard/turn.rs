@@ -1,0 +1,232 @@
+//! The shard's state and its turn.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::time::{Instant, Sleep};
+
+use super::ShardHandle;
+use super::inbox::Command;
+use super::requests::Pending;
+use super::socket::Socket;
+use super::staging::Staging;
+use crate::broker::Core;
+use crate::http::connection;
+use crate::id::RequestId;
+use crate::listener::{self, ConnectionGuard};
+
+/// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
+/// with default kernel settings, and fits the second-level cache beside the rest.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Everything an I/O thread owns. No lock is needed for any of it.
+pub(super) struct Shard {
+    pub(super) handle: Arc<ShardHandle>,
+    pub(super) core: Arc<Core>,
+    pub(super) sockets: Slab<Socket>,
+    pub(super) requests: HashMap<RequestId, Pending>,
+    pub(super) read_buffer: Vec<u8>,
+    /// Events gathered in this turn.
+    pub(super) staging: Staging,
+    /// Sockets with something to write.
+    pub(super) dirty: Vec<u32>,
+    /// Sockets to visit in the next turn although the reactor has nothing new: they had more than one buffer.
+    pub(super) again: Vec<u32>,
+    /// Sockets that are not read because their worker is full, by worker.
+    pub(super) parked: HashMap<u32, Vec<u32>>,
+    /// What keeps stops waiting of the sockets that have gone; released when their last events are handed over.
+    pub(super) departed: Vec<ConnectionGuard>,
+    /// The time of this turn, in milliseconds since the shard began; wraps after 49 days.
+    pub(super) now: u32,
+    began: Instant,
+    pub(super) sweep: super::sweep::Sweep,
+    /// Wakes the shard for the next sweep, while there is something to sweep.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Shard {
+    pub(super) fn new(handle: Arc<ShardHandle>, core: Arc<Core>) -> Self {
+        Self {
+            handle,
+            core,
+            sockets: Slab::new(),
+            requests: HashMap::new(),
+            read_buffer: vec![0; READ_BUFFER],
+            staging: Staging::default(),
+            dirty: Vec::new(),
+            again: Vec::new(),
+            parked: HashMap::new(),
+            departed: Vec::new(),
+            now: 0,
+            began: Instant::now(),
+            sweep: super::sweep::Sweep::default(),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        poll_fn(|cx| self.turn(cx)).await;
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.handle.answer_wake(cx.waker());
+        self.now = self.began.elapsed().as_millis() as u32;
+        self.take_inbox();
+        self.visit_ready();
+        self.sweep_when_due(cx);
+        self.write_dirty();
+        self.staging.hand_over(self.handle.index);
+        self.departed.clear();
+        self.handle
+            .counters
+            .pending_requests
+            .set(self.requests.len() as u64);
+        if !self.again.is_empty() || !self.dirty.is_empty() {
+            // Behind the tasks that are ready now, and a look at the reactor.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn take_inbox(&mut self) {
+        let commands = std::mem::take(&mut *self.handle.inbox.lock());
+        for command in commands {
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Listen { bound, guard } => {
+                tokio::spawn(listener::accept(bound, guard, Arc::clone(&self.core)));
+            }
+            Command::Connect { stream, guard } => match stream.register() {
+                Ok(transport) => {
+                    let handle = Arc::clone(&self.handle);
+                    tokio::spawn(connection::serve(transport, handle, guard));
+                }
+                Err(error) => tracing::warn!(%error, "a connection could not be registered"),
+            },
+            Command::Request {
+                id,
+                block,
+                listener,
+                reply,
+            } => {
+                self.request(id, &block, listener, reply);
+            }
+            Command::Upgrade {
+                id,
+                block,
+                listener,
+                reply,
+            } => {
+                self.upgrade(id, block, listener, reply);
+            }
+            Command::ClientGone(id) => self.client_gone(id),
+            Command::Respond { id, response } => self.respond(id, *response),
+            Command::Decide { id, decision } => self.decide(id, *decision),
+            Command::Adopt {
+                reserved,
+                transport,
+                early,
+                guard,
+            } => {
+                self.adopt(reserved, transport, &early, guard);
+            }
+            Command::Abandon(entry) => self.abandon(&entry),
+            Command::Deliver { entry, frame } => self.deliver(&entry, frame),
+            Command::Publish(publication) => self.publish(&publication),
+            Command::Close {
+                entry,
+                code,
+                reason,
+                by,
+            } => {
+                self.close_from_call(&entry, code, &reason, by);
+            }
+            Command::Hold { entry, held } => self.hold(&entry, held),
+            Command::WorkerDrained(worker) => self.unpark(worker),
+            Command::WorkerLeft { worker, ended } => self.worker_left(&worker, ended),
+            Command::StopListener {
+                listener,
+                code,
+                reason,
+            } => {
+                self.stop_listener(&listener, code, &reason);
+            }
+            Command::CutListener(listener) => self.cut_listener(&listener),
+            Command::Spawn(task) => {
+                tokio::spawn(task);
+            }
+        }
+    }
+
+    fn visit_ready(&mut self) {
+        let mut again = std::mem::take(&mut self.again);
+        let mut ready = std::mem::take(&mut *self.handle.ready.lock());
+        for key in again.drain(..).chain(ready.drain(..)) {
+            self.visit(key);
+        }
+        // The lists keep their memory for the next turn.
+        if self.again.is_empty() {
+            self.again = again;
+        }
+        let mut shared = self.handle.ready.lock();
+        if shared.is_empty() {
+            *shared = ready;
+        }
+    }
+
+    /// The reactor, or the shard itself, has a reason to look at this socket.
+    fn visit(&mut self, key: u32) {
+        let Some(socket) = self.sockets.get_mut(key as usize) else {
+            return;
+        };
+        let entry = Arc::clone(&socket.entry);
+        entry
+            .ready
+            .store(false, std::sync::atomic::Ordering::Release);
+        if !socket.outbox.is_empty() {
+            self.mark_dirty(key);
+        }
+        self.receive(key);
+    }
+
+    /// Puts a socket on the list of those to write at the end of the turn.
+    pub(super) fn mark_dirty(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        if !std::mem::replace(&mut socket.dirty, true) {
+            self.dirty.push(key);
+        }
+    }
+
+    fn sweep_when_due(&mut self, cx: &mut Context<'_>) {
+        if self.sockets.is_empty() && self.requests.is_empty() {
+            self.sweep.rest();
+            return;
+        }
+        let Some(wait) = self.sweep_if_due() else {
+            return;
+        };
+        self.alarm.as_mut().reset(Instant::now() + wait);
+        if self.alarm.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+/// Finds the socket of an entry, if it still is the one at that key.
+pub(super) fn find<'a>(
+    sockets: &'a mut Slab<Socket>,
+    entry: &Arc<crate::registry::SocketEntry>,
+) -> Option<&'a mut Socket> {
+    sockets
+        .get_mut(entry.key as usize)
+        .filter(|socket| Arc::ptr_eq(&socket.entry, entry))
+}

@@ -1,0 +1,143 @@
+//! The broker in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A moment's numbers. Sizes are bytes; totals count since the process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Open sockets.
+    pub connections: u64,
+    /// Channels with at least one subscriber.
+    pub channels: u64,
+    /// Pairs of socket and channel.
+    pub subscriptions: u64,
+    /// HTTP requests and upgrades that wait for an answer.
+    pub pending_requests: u64,
+    /// Listeners that are not stopped.
+    pub listeners: u64,
+    /// I/O threads.
+    pub io_threads: u64,
+    /// Sockets opened.
+    pub opened: u64,
+    /// Sockets closed.
+    pub closed: u64,
+    /// HTTP requests taken, without upgrades.
+    pub requests: u64,
+    /// Messages received.
+    pub messages_in: u64,
+    /// Bytes received on sockets, frame headers included.
+    pub bytes_in: u64,
+    /// Messages put in the outbox of a socket.
+    pub messages_out: u64,
+    /// Bytes handed to the kernel for sockets, frame headers included.
+    pub bytes_out: u64,
+    /// What was not delivered, by reason.
+    pub dropped: Drops,
+    /// The registered workers.
+    pub workers: Vec<WorkerStats>,
+}
+
+/// What was not delivered, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Messages left out because too much waited for the socket (`slowConsumer: 'drop'`), or refused as it was
+    /// closed for that (`'close'`).
+    pub slow_consumer: u64,
+    /// Messages queued for a socket that closed before they could be put in its outbox.
+    pub socket_closed: u64,
+    /// Messages given to a worker that ended before it had finished them.
+    pub worker_ended: u64,
+    /// Answers to requests that nobody waited for any more.
+    pub late_responses: u64,
+    /// Requests answered 503 because their worker ended, or no worker could take them.
+    pub unanswered_requests: u64,
+    /// Requests answered 504.
+    pub timed_out_requests: u64,
+    /// Sockets closed because their peer broke the protocol or a limit.
+    pub violations: u64,
+    /// Sockets cut because their peer fell silent.
+    pub heartbeat_timeouts: u64,
+}
+
+/// The queue of one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// The worker.
+    pub id: u32,
+    /// Events that wait to be taken.
+    pub queued_events: u64,
+    /// Their size.
+    pub queued_bytes: u64,
+    /// Events of the batch it is handling.
+    pub in_hand_events: u64,
+    /// Events it has been given since it registered.
+    pub events: u64,
+    /// Its sockets are not read at the moment because too much waits.
+    pub full: bool,
+}
+
+/// Counted by the one thread that owns it and read by any: no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.store(self.get() + count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one shard counts.
+#[derive(Debug, Default)]
+pub(crate) struct ShardCounters {
+    pub(crate) pending_requests: Counter,
+    pub(crate) opened: Counter,
+    pub(crate) closed: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) messages_in: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) messages_out: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) slow_pongs: Counter,
+    pub(crate) socket_closed: Counter,
+    pub(crate) late_responses: Counter,
+    pub(crate) unanswered_requests: Counter,
+    pub(crate) timed_out_requests: Counter,
+    pub(crate) violations: Counter,
+    pub(crate) heartbeat_timeouts: Counter,
+}
+
+impl ShardCounters {
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        stats.pending_requests += self.pending_requests.get();
+        stats.opened += self.opened.get();
+        stats.closed += self.closed.get();
+        stats.requests += self.requests.get();
+        stats.messages_in += self.messages_in.get();
+        stats.bytes_in += self.bytes_in.get();
+        stats.messages_out += self.messages_out.get();
+        stats.bytes_out += self.bytes_out.get();
+        stats.dropped.slow_consumer += self.slow_pongs.get();
+        stats.dropped.socket_closed += self.socket_closed.get();
+        stats.dropped.late_responses += self.late_responses.get();
+        stats.dropped.unanswered_requests += self.unanswered_requests.get();
+        stats.dropped.timed_out_requests += self.timed_out_requests.get();
+        stats.dropped.violations += self.violations.get();
+        stats.dropped.heartbeat_timeouts += self.heartbeat_timeouts.get();
+    }
+}
+
+/// What the calling threads count together.
+#[derive(Debug, Default)]
+pub(crate) struct CallCounters {
+    pub(crate) slow_consumer: AtomicU64,
+    pub(crate) messages_lost: AtomicU64,
+    pub(crate) listeners: AtomicU64,
+}
