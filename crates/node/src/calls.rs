@@ -1,0 +1,171 @@
+//! The calls on sockets, channels and requests. Each converts its arguments, makes one call of the engine and
+//! converts the answer. Their types as JavaScript sees them are in `src/native.cts`.
+
+use neon::prelude::*;
+use wsbroker_engine::{Acceptance, ChannelName, SocketId, UpgradeDecision};
+
+use crate::{broker, convert};
+
+pub(crate) fn send(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let socket = convert::socket_id(&mut cx, 0)?;
+    let message = convert::message(&mut cx, 1)?;
+    let queued = socket.is_some_and(|socket| broker().send(socket, &message));
+    Ok(cx.boolean(queued))
+}
+
+/// The third argument is the socket to leave out; 0, which is no id, leaves out none.
+pub(crate) fn send_to_channel(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    let channel = convert::channel_name(&mut cx, 0)?;
+    let message = convert::message(&mut cx, 1)?;
+    let except = convert::socket_id(&mut cx, 2)?;
+    let receivers = channel.map_or(0, |channel| {
+        broker().send_to_channel(&channel, &message, except)
+    });
+    count(&mut cx, receivers)
+}
+
+pub(crate) fn broadcast(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    let message = convert::message(&mut cx, 0)?;
+    let receivers = broker().broadcast(&message);
+    count(&mut cx, receivers)
+}
+
+pub(crate) fn close(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let socket = convert::socket_id(&mut cx, 0)?;
+    let code = convert::number(&mut cx, 1)? as u16;
+    let reason = convert::text(&mut cx, 2)?;
+    let was_open = socket.is_some_and(|socket| broker().close(socket, code, &reason));
+    Ok(cx.boolean(was_open))
+}
+
+pub(crate) fn pause(cx: FunctionContext) -> JsResult<JsBoolean> {
+    of_socket(cx, |socket| broker().pause(socket))
+}
+
+pub(crate) fn resume(cx: FunctionContext) -> JsResult<JsBoolean> {
+    of_socket(cx, |socket| broker().resume(socket))
+}
+
+fn of_socket(mut cx: FunctionContext, call: impl FnOnce(SocketId) -> bool) -> JsResult<JsBoolean> {
+    let answer = convert::socket_id(&mut cx, 0)?.is_some_and(call);
+    Ok(cx.boolean(answer))
+}
+
+pub(crate) fn subscribe(cx: FunctionContext) -> JsResult<JsBoolean> {
+    of_socket_and_channel(cx, |socket, channel| broker().subscribe(socket, channel))
+}
+
+pub(crate) fn unsubscribe(cx: FunctionContext) -> JsResult<JsBoolean> {
+    of_socket_and_channel(cx, |socket, channel| broker().unsubscribe(socket, channel))
+}
+
+fn of_socket_and_channel(
+    mut cx: FunctionContext,
+    call: impl FnOnce(SocketId, &ChannelName) -> bool,
+) -> JsResult<JsBoolean> {
+    let socket = convert::socket_id(&mut cx, 0)?;
+    let channel = convert::channel_name(&mut cx, 1)?;
+    let answer = socket
+        .zip(channel)
+        .is_some_and(|(socket, channel)| call(socket, &channel));
+    Ok(cx.boolean(answer))
+}
+
+pub(crate) fn copy_subscriptions(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    let from = convert::channel_name(&mut cx, 0)?;
+    let to = convert::channel_name(&mut cx, 1)?;
+    let added = from
+        .zip(to)
+        .map_or(0, |(from, to)| broker().copy_subscriptions(&from, &to));
+    count(&mut cx, added)
+}
+
+pub(crate) fn set_token(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let socket = convert::socket_id(&mut cx, 0)?;
+    let token = convert::optional_bytes(&mut cx, 1)?;
+    let set = socket.is_some_and(|socket| broker().set_token(socket, token));
+    Ok(cx.boolean(set))
+}
+
+pub(crate) fn token(mut cx: FunctionContext) -> JsResult<JsValue> {
+    match convert::socket_id(&mut cx, 0)?.and_then(|socket| broker().token(socket)) {
+        Some(token) => Ok(convert::buffer(&mut cx, &token)?.upcast()),
+        None => Ok(cx.undefined().upcast()),
+    }
+}
+
+pub(crate) fn subscriber_count(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    let subscribers =
+        convert::channel_name(&mut cx, 0)?.map_or(0, |channel| broker().subscriber_count(&channel));
+    count(&mut cx, subscribers)
+}
+
+pub(crate) fn subscribers(mut cx: FunctionContext) -> JsResult<JsFloat64Array> {
+    let subscribers =
+        convert::channel_name(&mut cx, 0)?.map(|channel| broker().subscribers(&channel));
+    convert::id_array(&mut cx, &subscribers.unwrap_or_default())
+}
+
+pub(crate) fn channels(mut cx: FunctionContext) -> JsResult<JsArray> {
+    let names = convert::socket_id(&mut cx, 0)?.map(|socket| broker().channels(socket));
+    let array = cx.empty_array();
+    for (index, name) in names.unwrap_or_default().iter().enumerate() {
+        let name = convert::buffer(&mut cx, name.as_bytes())?;
+        array.prop(&mut cx, index as u32).set(name)?;
+    }
+    Ok(array)
+}
+
+pub(crate) fn channel_count(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    count(&mut cx, broker().channel_count())
+}
+
+pub(crate) fn connection_count(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    count(&mut cx, broker().connection_count())
+}
+
+pub(crate) fn connections(mut cx: FunctionContext) -> JsResult<JsFloat64Array> {
+    convert::id_array(&mut cx, &broker().connections())
+}
+
+pub(crate) fn buffered_amount(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    let bytes =
+        convert::socket_id(&mut cx, 0)?.map_or(0, |socket| broker().buffered_amount(socket));
+    count(&mut cx, bytes)
+}
+
+/// `(requestId, status, packed headers, body?)`
+pub(crate) fn respond(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let request = convert::request_id(&mut cx, 0)?;
+    let response = convert::response(&mut cx, 1)?;
+    let answered = request.is_some_and(|request| broker().respond(request, response));
+    Ok(cx.boolean(answered))
+}
+
+/// `(requestId, token?, channels, protocol?, packed headers)`
+pub(crate) fn accept(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let request = convert::request_id(&mut cx, 0)?;
+    let acceptance = Acceptance {
+        token: convert::optional_bytes(&mut cx, 1)?,
+        channels: convert::channel_names(&mut cx, 2)?,
+        protocol: convert::optional_text(&mut cx, 3)?,
+        headers: convert::headers(&mut cx, 4)?,
+    };
+    let decided = request
+        .is_some_and(|request| broker().decide(request, UpgradeDecision::Accept(acceptance)));
+    Ok(cx.boolean(decided))
+}
+
+/// `(requestId, status, packed headers, body?)`
+pub(crate) fn refuse(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let request = convert::request_id(&mut cx, 0)?;
+    let response = convert::response(&mut cx, 1)?;
+    let decided =
+        request.is_some_and(|request| broker().decide(request, UpgradeDecision::Refuse(response)));
+    Ok(cx.boolean(decided))
+}
+
+/// A count of things in memory, which a double holds exactly.
+fn count<'cx>(cx: &mut Cx<'cx>, value: usize) -> JsResult<'cx, JsNumber> {
+    Ok(cx.number(value as f64))
+}

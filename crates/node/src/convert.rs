@@ -1,0 +1,244 @@
+//! JavaScript values to the engine's types and back.
+//!
+//! The TypeScript of the package has checked every argument before it comes here. What cannot be converted all the
+//! same is answered like an unknown socket or channel: by `None`.
+
+use std::cell::RefCell;
+use std::ffi::c_char;
+use std::time::Duration;
+
+use bytes::Bytes;
+use neon::prelude::*;
+use neon::sys::bindings as node_api;
+use neon::types::buffer::TypedArray;
+use wsbroker_engine::{ChannelName, OutboundMessage, RequestId, Response, SocketId};
+
+/// Strings up to about this many bytes are decoded in one call and without an allocation. Most messages and nearly all
+/// channel names are shorter.
+const SCRATCH_BYTES: usize = 4096;
+
+/// Node-API writes whole characters and a NUL. When that much room was left, nothing can have been cut off.
+const LONGEST_CHARACTER_AND_NUL: usize = 5;
+
+thread_local! {
+    static SCRATCH: RefCell<[u8; SCRATCH_BYTES]> = const { RefCell::new([0; SCRATCH_BYTES]) };
+}
+
+pub(crate) fn number(cx: &mut FunctionContext, index: usize) -> NeonResult<f64> {
+    Ok(cx.argument::<JsNumber>(index)?.value(cx))
+}
+
+/// A positive safe integer. `as` saturates and turns NaN into 0, which is no id.
+fn id(cx: &mut FunctionContext, index: usize) -> NeonResult<u64> {
+    Ok(number(cx, index)? as u64)
+}
+
+pub(crate) fn socket_id(cx: &mut FunctionContext, index: usize) -> NeonResult<Option<SocketId>> {
+    Ok(SocketId::new(id(cx, index)?))
+}
+
+pub(crate) fn request_id(cx: &mut FunctionContext, index: usize) -> NeonResult<Option<RequestId>> {
+    Ok(RequestId::new(id(cx, index)?))
+}
+
+pub(crate) fn milliseconds(value: f64) -> Duration {
+    Duration::from_millis(value as u64)
+}
+
+/// What a string or a `Uint8Array` holds.
+enum Data<'a> {
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+impl Data<'_> {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+fn with_data<'cx, R>(
+    cx: &mut Cx<'cx>,
+    value: Handle<'cx, JsValue>,
+    use_data: impl FnOnce(Data<'_>) -> R,
+) -> NeonResult<R> {
+    if let Ok(string) = value.downcast::<JsString, _>(cx) {
+        return Ok(with_utf8(cx, string, |text| use_data(Data::Text(text))));
+    }
+    let buffer = value.downcast_or_throw::<JsBuffer, _>(cx)?;
+    Ok(use_data(Data::Bytes(buffer.as_slice(cx))))
+}
+
+/// The string as UTF-8, lone surrogates as U+FFFD.
+fn with_utf8<'cx, R>(
+    cx: &mut Cx<'cx>,
+    string: Handle<'cx, JsString>,
+    use_text: impl FnOnce(&str) -> R,
+) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut written = 0;
+        // SAFETY: `string` is a string of the environment that `cx` stands for, and Node-API writes at most
+        // `scratch.len()` bytes, NUL included.
+        let status = unsafe {
+            node_api::get_value_string_utf8(
+                cx.to_raw(),
+                string.to_raw(),
+                scratch.as_mut_ptr().cast::<c_char>(),
+                scratch.len(),
+                &raw mut written,
+            )
+        };
+        if status.is_ok() && written + LONGEST_CHARACTER_AND_NUL <= scratch.len() {
+            use_text(&String::from_utf8_lossy(&scratch[..written]))
+        } else {
+            use_text(&string.value(cx))
+        }
+    })
+}
+
+/// A string becomes a text message, a `Uint8Array` a binary one.
+pub(crate) fn message(cx: &mut FunctionContext, index: usize) -> NeonResult<OutboundMessage> {
+    let value = cx.argument::<JsValue>(index)?;
+    with_data(cx, value, |data| match data {
+        Data::Text(text) => OutboundMessage::text(text),
+        Data::Bytes(bytes) => OutboundMessage::binary(bytes),
+    })
+}
+
+/// A string stands for its UTF-8.
+pub(crate) fn channel_name(
+    cx: &mut FunctionContext,
+    index: usize,
+) -> NeonResult<Option<ChannelName>> {
+    let value = cx.argument::<JsValue>(index)?;
+    channel_name_of(cx, value)
+}
+
+fn channel_name_of<'cx>(
+    cx: &mut Cx<'cx>,
+    value: Handle<'cx, JsValue>,
+) -> NeonResult<Option<ChannelName>> {
+    with_data(cx, value, |data| ChannelName::new(data.as_bytes()).ok())
+}
+
+/// An array of channel names.
+pub(crate) fn channel_names(
+    cx: &mut FunctionContext,
+    index: usize,
+) -> NeonResult<Vec<ChannelName>> {
+    let values = cx.argument::<JsArray>(index)?.to_vec(cx)?;
+    let mut names = Vec::with_capacity(values.len());
+    for value in values {
+        names.extend(channel_name_of(cx, value)?);
+    }
+    Ok(names)
+}
+
+/// `None` for `undefined`.
+pub(crate) fn optional_bytes(cx: &mut FunctionContext, index: usize) -> NeonResult<Option<Bytes>> {
+    let value = cx.argument::<JsValue>(index)?;
+    if value.is_a::<JsUndefined, _>(cx) {
+        return Ok(None);
+    }
+    // A body is often larger than the scratch buffer; its `String` becomes the `Bytes` as it is.
+    if let Ok(string) = value.downcast::<JsString, _>(cx) {
+        return Ok(Some(string.value(cx).into()));
+    }
+    with_data(cx, value, |data| {
+        Some(Bytes::copy_from_slice(data.as_bytes()))
+    })
+}
+
+pub(crate) fn text(cx: &mut FunctionContext, index: usize) -> NeonResult<String> {
+    Ok(cx.argument::<JsString>(index)?.value(cx))
+}
+
+pub(crate) fn optional_text(cx: &mut FunctionContext, index: usize) -> NeonResult<Option<String>> {
+    let value = cx.argument::<JsValue>(index)?;
+    Ok(value
+        .downcast::<JsString, _>(cx)
+        .ok()
+        .map(|string| string.value(cx)))
+}
+
+/// Four arguments from `index` on: the request's id is another's business, then status, headers and body.
+pub(crate) fn response(cx: &mut FunctionContext, index: usize) -> NeonResult<Response> {
+    Ok(Response {
+        status: number(cx, index)? as u16,
+        headers: headers(cx, index + 1)?,
+        body: optional_bytes(cx, index + 2)?.unwrap_or_default(),
+    })
+}
+
+/// One string `name\nvalue\n…`, which costs one crossing for all headers. Neither can hold a line feed.
+pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<(Bytes, Bytes)>> {
+    let packed = cx.argument::<JsString>(index)?;
+    Ok(with_utf8(cx, packed, unpack_headers))
+}
+
+fn unpack_headers(packed: &str) -> Vec<(Bytes, Bytes)> {
+    if packed.is_empty() {
+        return Vec::new();
+    }
+    // Header values are latin1 in JavaScript, one character for one byte on the wire.
+    let bytes: Bytes = packed.chars().map(|character| character as u8).collect();
+    let mut pieces = bytes
+        .split(|byte| *byte == b'\n')
+        .map(|piece| bytes.slice_ref(piece));
+    let mut headers = Vec::new();
+    while let (Some(name), Some(value)) = (pieces.next(), pieces.next()) {
+        headers.push((name, value));
+    }
+    headers
+}
+
+pub(crate) fn buffer<'cx>(cx: &mut Cx<'cx>, bytes: &[u8]) -> JsResult<'cx, JsBuffer> {
+    // SAFETY: the next line writes every byte before JavaScript can see the buffer. `JsBuffer::new` would fill it
+    // with zeros first, which is a second pass over every batch of events.
+    let mut buffer = unsafe { JsBuffer::uninitialized(cx, bytes.len())? };
+    buffer.as_mut_slice(cx).copy_from_slice(bytes);
+    Ok(buffer)
+}
+
+/// Ids fit a double exactly.
+pub(crate) fn id_array<'cx>(cx: &mut Cx<'cx>, ids: &[SocketId]) -> JsResult<'cx, JsFloat64Array> {
+    let ids: Vec<f64> = ids.iter().map(|id| id.get() as f64).collect();
+    JsFloat64Array::from_slice(cx, &ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unpacked(packed: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+        unpack_headers(packed)
+            .into_iter()
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn headers_come_out_as_they_were_packed() {
+        assert_eq!(unpacked(""), []);
+        assert_eq!(
+            unpacked("content-type\ntext/html\nset-cookie\na=1\nset-cookie\nb=2\nx-empty\n\n"),
+            [
+                (b"content-type".to_vec(), b"text/html".to_vec()),
+                (b"set-cookie".to_vec(), b"a=1".to_vec()),
+                (b"set-cookie".to_vec(), b"b=2".to_vec()),
+                (b"x-empty".to_vec(), Vec::new()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_latin1_character_is_one_byte_on_the_wire() {
+        assert_eq!(
+            unpacked("x-name\nJos\u{e9}\n"),
+            [(b"x-name".to_vec(), b"Jos\xe9".to_vec())]
+        );
+    }
+}

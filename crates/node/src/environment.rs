@@ -1,0 +1,127 @@
+//! What belongs to one JavaScript thread: its registration as a worker and what keeps its event loop alive.
+//!
+//! Process state is elsewhere: the broker in the crate's root, the list of environments in [`keep_alive`]. An
+//! environment may end at any moment (a thread that returns, `worker.terminate()`, `process.exit()`), and its [`Drop`]
+//! is the one place that tells the engine.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use neon::event::Channel;
+use neon::prelude::*;
+use neon::thread::LocalKey;
+
+use crate::keep_alive::{self, EnvironmentId};
+use crate::worker::RegisteredWorker;
+
+/// Neon keeps one value per environment behind this key. Only the thread of the environment ever locks the mutex; it is
+/// there because Neon hands out shared references, and it is never held while JavaScript runs.
+static ENVIRONMENT: LocalKey<Mutex<Environment>> = LocalKey::new();
+
+pub(crate) struct Environment {
+    id: EnvironmentId,
+    /// The main thread lives as long as a server needs it. Other threads also wait for the first server.
+    is_main_thread: bool,
+    /// A worker thread that registered while no server ran waits for one, see [`keep_alive`].
+    awaits_server: bool,
+    /// The event loop does not end while this is referenced.
+    channel: Channel,
+    /// At most one of these is not retired. The others still finish what they were given.
+    workers: Vec<RegisteredWorker>,
+    last_handle: u32,
+}
+
+impl Environment {
+    fn new(cx: &mut Cx, is_main_thread: bool) -> Self {
+        let mut channel = cx.channel();
+        channel.unref(cx);
+        Self {
+            id: keep_alive::add_environment(channel.clone()),
+            is_main_thread,
+            awaits_server: false,
+            channel,
+            workers: Vec::new(),
+            last_handle: 0,
+        }
+    }
+
+    /// A number for a new worker of this thread, never 0.
+    pub(crate) fn next_handle(&mut self) -> u32 {
+        self.last_handle += 1;
+        self.last_handle
+    }
+
+    pub(crate) fn has_active_worker(&self) -> bool {
+        self.workers.iter().any(|worker| !worker.is_retired())
+    }
+
+    pub(crate) fn worker(&self, handle: u32) -> Option<&RegisteredWorker> {
+        self.workers.iter().find(|worker| worker.handle() == handle)
+    }
+
+    pub(crate) fn worker_mut(&mut self, handle: u32) -> Option<&mut RegisteredWorker> {
+        self.workers
+            .iter_mut()
+            .find(|worker| worker.handle() == handle)
+    }
+
+    pub(crate) fn add_worker(&mut self, worker: RegisteredWorker) {
+        self.awaits_server = !self.is_main_thread;
+        self.workers.push(worker);
+    }
+
+    pub(crate) fn remove_worker(&mut self, handle: u32) -> Option<RegisteredWorker> {
+        let position = self
+            .workers
+            .iter()
+            .position(|worker| worker.handle() == handle)?;
+        Some(self.workers.swap_remove(position))
+    }
+
+    /// A server started or stopped since this thread registered.
+    pub(crate) fn servers_changed(&mut self) {
+        self.awaits_server = false;
+    }
+
+    /// Lets the event loop end, or not.
+    pub(crate) fn update_keep_alive(&mut self, cx: &mut Cx) {
+        let needed = self.awaits_server || keep_alive::a_server_runs();
+        if needed && self.has_active_worker() {
+            self.channel.reference(cx);
+        } else {
+            self.channel.unref(cx);
+        }
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        keep_alive::remove_environment(self.id);
+        // A thread that is terminated in the middle of a batch has calls collected that no shard was woken for.
+        wsbroker_engine::uncork();
+        // The process ends with the main thread, and nobody is left to hand events to or to ask for the numbers.
+        if !self.is_main_thread {
+            self.workers.iter().for_each(RegisteredWorker::end);
+        }
+    }
+}
+
+/// The environment of this thread, made at its first use.
+pub(crate) fn get_or_create<'cx>(
+    cx: &mut Cx<'cx>,
+    is_main_thread: bool,
+) -> NeonResult<MutexGuard<'cx, Environment>> {
+    ENVIRONMENT
+        .get_or_try_init(cx, |cx| {
+            Ok(Mutex::new(Environment::new(cx, is_main_thread)))
+        })
+        .map(lock)
+}
+
+/// The environment of this thread, if it ever registered as a worker.
+pub(crate) fn get<'cx>(cx: &mut Cx<'cx>) -> Option<MutexGuard<'cx, Environment>> {
+    ENVIRONMENT.get(cx).map(lock)
+}
+
+fn lock(environment: &Mutex<Environment>) -> MutexGuard<'_, Environment> {
+    environment.lock().unwrap_or_else(PoisonError::into_inner)
+}

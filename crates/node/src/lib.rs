@@ -1,0 +1,78 @@
+//! The Node addon of wsbroker. It converts, calls and converts: what a value means is decided in the engine,
+//! what an application may pass is checked in the TypeScript of the package.
+//!
+//! | module | its subject |
+//! |---|---|
+//! | [`pin`] | the library stays in memory as long as the process runs |
+//! | [`environment`] | what belongs to one JavaScript thread, and its end |
+//! | [`worker`] | a thread that handles events: registering, waking, handing over batches |
+//! | [`keep_alive`] | when a thread's event loop must not end |
+//! | [`serve`] | `start` and `stop` |
+//! | [`calls`] | the calls on sockets, channels and requests |
+//! | [`stats`] | the engine's numbers as an object |
+//! | [`convert`] | JavaScript values to and from the engine's types |
+//!
+//! **No export throws.** A refusal is a return value, which the TypeScript turns into its own error class: Node-API
+//! cannot throw in a thread that is being terminated, and Neon answers that with an abort of the process.
+
+mod calls;
+mod convert;
+mod environment;
+mod keep_alive;
+mod pin;
+mod serve;
+mod stats;
+mod worker;
+
+use std::sync::OnceLock;
+
+use neon::prelude::*;
+use wsbroker_engine::{Broker, BrokerOptions};
+
+/// The one broker of the process, shared by all threads that load the addon. It is never dropped: its I/O threads
+/// outlive every JavaScript environment.
+fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| Broker::new(BrokerOptions::default()))
+}
+
+#[neon::main]
+fn main(mut cx: ModuleContext) -> NeonResult<()> {
+    pin::keep_loaded();
+
+    cx.export_function("register", worker::register)?;
+    cx.export_function("retire", worker::retire)?;
+    cx.export_function("end", worker::end)?;
+    cx.export_function("take", worker::take)?;
+    cx.export_function("beginClose", worker::begin_close)?;
+    cx.export_function("cork", worker::cork)?;
+    cx.export_function("uncork", worker::uncork)?;
+
+    cx.export_function("start", serve::start)?;
+    cx.export_function("stop", serve::stop)?;
+
+    cx.export_function("send", calls::send)?;
+    cx.export_function("sendToChannel", calls::send_to_channel)?;
+    cx.export_function("broadcast", calls::broadcast)?;
+    cx.export_function("close", calls::close)?;
+    cx.export_function("pause", calls::pause)?;
+    cx.export_function("resume", calls::resume)?;
+    cx.export_function("subscribe", calls::subscribe)?;
+    cx.export_function("unsubscribe", calls::unsubscribe)?;
+    cx.export_function("copySubscriptions", calls::copy_subscriptions)?;
+    cx.export_function("setToken", calls::set_token)?;
+    cx.export_function("getToken", calls::token)?;
+    cx.export_function("subscriberCount", calls::subscriber_count)?;
+    cx.export_function("subscribers", calls::subscribers)?;
+    cx.export_function("channels", calls::channels)?;
+    cx.export_function("channelCount", calls::channel_count)?;
+    cx.export_function("connectionCount", calls::connection_count)?;
+    cx.export_function("connections", calls::connections)?;
+    cx.export_function("bufferedAmount", calls::buffered_amount)?;
+    cx.export_function("respond", calls::respond)?;
+    cx.export_function("accept", calls::accept)?;
+    cx.export_function("refuse", calls::refuse)?;
+
+    cx.export_function("stats", stats::stats)?;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The engine's numbers as one plain object. What each means is told in `src/stats.cts`.
+
+use neon::prelude::*;
+use wsbroker_engine::stats::{Drops, WorkerStats};
+
+use crate::broker;
+
+pub(crate) fn stats(mut cx: FunctionContext) -> JsResult<JsObject> {
+    let stats = broker().stats();
+    let object = numbers(
+        &mut cx,
+        &[
+            ("connections", stats.connections),
+            ("channels", stats.channels),
+            ("subscriptions", stats.subscriptions),
+            ("pendingRequests", stats.pending_requests),
+            ("listeners", stats.listeners),
+            ("ioThreads", stats.io_threads),
+            ("opened", stats.opened),
+            ("closed", stats.closed),
+            ("requests", stats.requests),
+            ("messagesIn", stats.messages_in),
+            ("bytesIn", stats.bytes_in),
+            ("messagesOut", stats.messages_out),
+            ("bytesOut", stats.bytes_out),
+        ],
+    )?;
+    let dropped = dropped(&mut cx, &stats.dropped)?;
+    object.prop(&mut cx, "dropped").set(dropped)?;
+
+    let workers = cx.empty_array();
+    for (index, worker) in stats.workers.iter().enumerate() {
+        let worker = worker_stats(&mut cx, worker)?;
+        workers.prop(&mut cx, index as u32).set(worker)?;
+    }
+    object.prop(&mut cx, "workers").set(workers)?;
+    Ok(object)
+}
+
+fn dropped<'cx>(cx: &mut Cx<'cx>, dropped: &Drops) -> JsResult<'cx, JsObject> {
+    numbers(
+        cx,
+        &[
+            ("slowConsumer", dropped.slow_consumer),
+            ("socketClosed", dropped.socket_closed),
+            ("workerEnded", dropped.worker_ended),
+            ("lateResponses", dropped.late_responses),
+            ("unansweredRequests", dropped.unanswered_requests),
+            ("timedOutRequests", dropped.timed_out_requests),
+            ("violations", dropped.violations),
+            ("heartbeatTimeouts", dropped.heartbeat_timeouts),
+        ],
+    )
+}
+
+fn worker_stats<'cx>(cx: &mut Cx<'cx>, worker: &WorkerStats) -> JsResult<'cx, JsObject> {
+    let object = numbers(
+        cx,
+        &[
+            ("id", u64::from(worker.id)),
+            ("queuedEvents", worker.queued_events),
+            ("queuedBytes", worker.queued_bytes),
+            ("inHandEvents", worker.in_hand_events),
+            ("events", worker.events),
+        ],
+    )?;
+    object.prop(cx, "full").set(worker.full)?;
+    Ok(object)
+}
+
+fn numbers<'cx>(cx: &mut Cx<'cx>, values: &[(&str, u64)]) -> JsResult<'cx, JsObject> {
+    let object = cx.empty_object();
+    for (name, value) in values {
+        object.prop(cx, *name).set(*value as f64)?;
+    }
+    Ok(object)
+}

@@ -1,0 +1,230 @@
+//! A JavaScript thread that handles events: its registration, its wake-up, its batches.
+//!
+//! The engine puts events in the worker's queue and calls the waker once. The waker queues one closure for the event
+//! loop, the closure calls the function that the TypeScript registered, and that takes batch after batch until none is
+//! left, which puts the worker to sleep again.
+
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use neon::event::Channel;
+use neon::prelude::*;
+use neon::sys::bindings as node_api;
+use neon::types::buffer::TypedArray;
+use wsbroker_engine::{Interest, Worker, WorkerWaker};
+
+use crate::{broker, convert, environment};
+
+pub(crate) struct RegisteredWorker {
+    handle: u32,
+    worker: Worker,
+    /// What the closure of a wake-up calls.
+    on_events: Root<JsFunction>,
+    finished_messages: FinishedMessages,
+    is_retired: bool,
+}
+
+impl RegisteredWorker {
+    pub(crate) fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
+    /// Tells the engine that this worker handles nothing any more.
+    pub(crate) fn end(&self) {
+        self.worker.end(Some(self.finished_messages.read()));
+    }
+}
+
+/// The number of messages whose handler has finished, modulo 2^32. JavaScript counts in the one element of a
+/// `Uint32Array`, which costs it next to nothing, and Rust reads it once, at the end of the worker.
+struct FinishedMessages {
+    /// The element in the array's backing store.
+    element: AtomicPtr<u32>,
+    /// Keeps the backing store.
+    _array: Root<JsUint32Array>,
+}
+
+impl FinishedMessages {
+    fn new<'cx>(cx: &mut Cx<'cx>, array: Handle<'cx, JsUint32Array>) -> Option<Self> {
+        let element = ptr::from_ref(array.as_slice(cx).first()?).cast_mut();
+        Some(Self {
+            element: AtomicPtr::new(element),
+            _array: array.root(cx),
+        })
+    }
+
+    fn read(&self) -> u32 {
+        // SAFETY: the root keeps the array, JavaScript neither transfers nor resizes its buffer, and V8 does not move
+        // backing stores. This runs on the thread of the environment: in a call from
+        // JavaScript, or in the drop of the instance data, which Node makes in the environment's teardown, before it
+        // disposes of the isolate that owns the memory. `test/workers.test.mjs` terminates threads and compares.
+        unsafe { self.element.load(Ordering::Relaxed).read_volatile() }
+    }
+}
+
+/// Wakes a JavaScript thread from a shard.
+struct EventLoopWaker {
+    channel: Channel,
+    handle: u32,
+    /// True while a closure waits in the queue of the event loop, so that there is never more than one. Should the
+    /// environment die it stays true, and there is nobody to wake.
+    is_queued: Arc<AtomicBool>,
+}
+
+impl WorkerWaker for EventLoopWaker {
+    fn wake(&self) {
+        if self.is_queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let handle = self.handle;
+        let is_queued = Arc::clone(&self.is_queued);
+        // Fails once the environment is gone, and then there is nothing to do: its end gave the events to others.
+        let _ = self.channel.try_send(move |mut cx| {
+            is_queued.store(false, Ordering::Release);
+            call_on_events(&mut cx, handle);
+            Ok(())
+        });
+    }
+}
+
+fn call_on_events(cx: &mut Cx, handle: u32) {
+    let on_events = environment::get(cx)
+        .and_then(|environment| Some(environment.worker(handle)?.on_events.to_inner(cx)));
+    if let Some(on_events) = on_events {
+        call_ignoring_exceptions(cx, on_events, &[]);
+    }
+}
+
+/// Calls a function of this package's TypeScript, which lets no exception out. What comes all the same is the end of
+/// the thread: V8 reports `terminate()` as an exception that nothing can be done with, and Neon would abort the process
+/// in the attempt to make an unhandled rejection of it.
+pub(crate) fn call_ignoring_exceptions<'cx>(
+    cx: &mut Cx<'cx>,
+    function: Handle<'cx, JsFunction>,
+    arguments: &[Handle<'cx, JsNumber>],
+) {
+    let this = cx.undefined();
+    let arguments: Vec<node_api::Value> =
+        arguments.iter().map(|argument| argument.to_raw()).collect();
+    let env = cx.to_raw();
+    let mut result: node_api::Value = ptr::null_mut();
+    // SAFETY: all values are alive in the handle scope of `cx`, and the results go to locals. Both calls answer with a
+    // status in every state of the environment, pending exceptions and termination included.
+    unsafe {
+        let status = node_api::call_function(
+            env,
+            this.to_raw(),
+            function.to_raw(),
+            arguments.len(),
+            arguments.as_ptr(),
+            &raw mut result,
+        );
+        if status.is_err() {
+            let _ = node_api::get_and_clear_last_exception(env, &raw mut result);
+        }
+    }
+}
+
+/// `(http, upgrade, onEvents, finishedMessages, isMainThread) → handle`, or 0 when this thread is registered already.
+pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    let interest = Interest {
+        http: cx.argument::<JsBoolean>(0)?.value(&mut cx),
+        upgrade: cx.argument::<JsBoolean>(1)?.value(&mut cx),
+    };
+    let on_events = cx.argument::<JsFunction>(2)?.root(&mut cx);
+    let finished_messages = cx.argument::<JsUint32Array>(3)?;
+    let Some(finished_messages) = FinishedMessages::new(&mut cx, finished_messages) else {
+        return Ok(cx.number(0));
+    };
+    let is_main_thread = cx.argument::<JsBoolean>(4)?.value(&mut cx);
+
+    let mut environment = environment::get_or_create(&mut cx, is_main_thread)?;
+    if environment.has_active_worker() {
+        return Ok(cx.number(0));
+    }
+    let handle = environment.next_handle();
+    let mut channel = cx.channel();
+    channel.unref(&mut cx);
+    let waker = EventLoopWaker {
+        channel,
+        handle,
+        is_queued: Arc::default(),
+    };
+    let worker = RegisteredWorker {
+        handle,
+        worker: broker().register_worker(interest, Arc::new(waker)),
+        on_events,
+        finished_messages,
+        is_retired: false,
+    };
+    environment.add_worker(worker);
+    environment.update_keep_alive(&mut cx);
+    Ok(cx.number(handle))
+}
+
+/// `(handle)`: no new events for this worker. It finishes what it was given and then calls `end`.
+pub(crate) fn retire(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    let handle = convert::number(&mut cx, 0)? as u32;
+    if let Some(mut environment) = environment::get(&mut cx) {
+        if let Some(worker) = environment.worker_mut(handle) {
+            worker.is_retired = true;
+            worker.worker.retire();
+        }
+        environment.update_keep_alive(&mut cx);
+    }
+    Ok(cx.undefined())
+}
+
+/// `(handle)`: this worker has finished everything.
+pub(crate) fn end(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    let handle = convert::number(&mut cx, 0)? as u32;
+    let worker =
+        environment::get(&mut cx).and_then(|mut environment| environment.remove_worker(handle));
+    if let Some(worker) = worker {
+        worker.end();
+    }
+    Ok(cx.undefined())
+}
+
+/// `(handle) → Buffer?`: the next batch. From a batch to the next `take` or `uncork` the calls of this thread are
+/// collected, so that each shard is woken once for all of them.
+pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
+    let handle = convert::number(&mut cx, 0)? as u32;
+    wsbroker_engine::uncork();
+    let batch =
+        environment::get(&mut cx).and_then(|environment| environment.worker(handle)?.worker.take());
+    match batch {
+        Some(batch) => {
+            wsbroker_engine::cork();
+            Ok(convert::buffer(&mut cx, &batch)?.upcast())
+        }
+        None => Ok(cx.undefined().upcast()),
+    }
+}
+
+/// `(handle, socketId)`: the close handler of this socket starts now.
+pub(crate) fn begin_close(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    let handle = convert::number(&mut cx, 0)? as u32;
+    let socket = convert::socket_id(&mut cx, 1)?;
+    if let Some(environment) = environment::get(&mut cx)
+        && let Some((worker, socket)) = environment.worker(handle).zip(socket)
+    {
+        worker.worker.begin_close(socket);
+    }
+    Ok(cx.undefined())
+}
+
+pub(crate) fn cork(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    wsbroker_engine::cork();
+    Ok(cx.undefined())
+}
+
+pub(crate) fn uncork(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    wsbroker_engine::uncork();
+    Ok(cx.undefined())
+}

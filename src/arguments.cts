@@ -1,0 +1,131 @@
+/**
+ * The door: every argument is checked here, once. What gets through is what the addon takes.
+ */
+
+import { WsBrokerError } from './errors.cjs';
+import type { NativeData } from './native.cjs';
+
+/** The longest channel name, in bytes of UTF-8. */
+const MAX_CHANNEL_NAME = 512;
+
+/** One UTF-16 unit of a string is at most three bytes of UTF-8. */
+const MAX_BYTES_PER_UNIT = 3;
+
+/** What fits a close frame beside the code, in bytes (RFC 6455, section 5.5). */
+const MAX_CLOSE_REASON = 123;
+
+const EXPECTED_SOCKET_ID = 'a socket id, a positive safe integer';
+const EXPECTED_DATA = 'a string, a Buffer, another typed array or DataView, or an ArrayBuffer';
+
+/**
+ * Throws the error of a bad argument.
+ *
+ * @param name - as the caller knows it, for example `options.timeout`
+ * @param expected - what would have been right
+ * @param value - what came
+ */
+export function invalid(name: string, expected: string, value: unknown): never {
+  throw new WsBrokerError('WSB_INVALID_ARGUMENT', `${name}: expected ${expected}, got ${describe(value)}`);
+}
+
+/** A value in a few words, for an error's message. */
+export function describe(value: unknown): string {
+  switch (typeof value) {
+    case 'string':
+      return value.length <= 40
+        ? JSON.stringify(value)
+        : `${JSON.stringify(value.slice(0, 40))}… (a string of length ${value.length})`;
+    case 'bigint':
+      return `${value}n`;
+    case 'function':
+      return value.name ? `the function ${value.name}` : 'a function';
+    case 'object':
+      return value === null ? 'null' : describeObject(value);
+    default:
+      return String(value);
+  }
+}
+
+function describeObject(value: object): string {
+  if (ArrayBuffer.isView(value)) return `a ${value.constructor.name} of ${value.byteLength} bytes`;
+  if (Array.isArray(value)) return `an array of length ${value.length}`;
+  const type = (Object.getPrototypeOf(value) as object | null)?.constructor;
+  return type === undefined || type === Object ? 'an object' : `an instance of ${type.name}`;
+}
+
+/** A socket id. One that no socket has is none of this function's business. */
+export function checkSocketId(value: unknown, name = 'socketId'): number {
+  if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
+  return invalid(name, EXPECTED_SOCKET_ID, value);
+}
+
+/** A string, or the bytes of a buffer as a view that no other thread can write to. */
+export function checkData(value: unknown, name = 'data'): NativeData {
+  if (typeof value === 'string') return value;
+  if (value instanceof Uint8Array && value.buffer instanceof ArrayBuffer) return value;
+  return otherBytes(value) ?? invalid(name, EXPECTED_DATA, value);
+}
+
+function otherBytes(value: unknown): Uint8Array | undefined {
+  if (ArrayBuffer.isView(value)) return ownBytes(value.buffer, value.byteOffset, value.byteLength);
+  // By its name: an ArrayBuffer of another realm (`node:vm`) is an instance of another class.
+  const kind = Object.prototype.toString.call(value);
+  if (kind !== '[object ArrayBuffer]' && kind !== '[object SharedArrayBuffer]') return undefined;
+  const buffer = value as ArrayBufferLike;
+  return ownBytes(buffer, 0, buffer.byteLength);
+}
+
+function ownBytes(buffer: ArrayBufferLike, offset: number, length: number): Uint8Array {
+  const view = new Uint8Array(buffer, offset, length);
+  // Another thread may write to a SharedArrayBuffer while it is read.
+  return buffer instanceof ArrayBuffer ? view : Uint8Array.from(view);
+}
+
+/** A channel name: 1 to 512 bytes. */
+export function checkChannelName(value: unknown, name = 'channel'): NativeData {
+  const data = checkData(value, name);
+  if (data.length === 0 || !fitsBytes(data, MAX_CHANNEL_NAME)) {
+    invalid(name, `a channel name of 1 to ${MAX_CHANNEL_NAME} bytes`, value);
+  }
+  return data;
+}
+
+function fitsBytes(data: NativeData, limit: number): boolean {
+  if (typeof data !== 'string') return data.byteLength <= limit;
+  // Only names in between have to be measured.
+  return data.length * MAX_BYTES_PER_UNIT <= limit || (data.length <= limit && Buffer.byteLength(data) <= limit);
+}
+
+/** A token: bytes, or undefined for none. A string stands for its UTF-8. */
+export function checkToken(value: unknown, name = 'token'): NativeData | undefined {
+  return value === undefined ? undefined : checkData(value, name);
+}
+
+/** A close code that an application may send (RFC 6455, section 7.4). */
+export function checkCloseCode(value: unknown, name = 'code'): number {
+  if (Number.isInteger(value) && isCloseCode(value as number)) return value as number;
+  return invalid(name, 'a close code: 1000 to 1003, 1007 to 1014, or 3000 to 4999', value);
+}
+
+function isCloseCode(code: number): boolean {
+  // 1004 is reserved; 1005, 1006 and 1015 stand for the absence of a code and never travel.
+  return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999);
+}
+
+/** The reason of a close: at most 123 bytes of UTF-8. */
+export function checkCloseReason(value: unknown, name = 'reason'): string {
+  if (typeof value === 'string' && fitsBytes(value, MAX_CLOSE_REASON)) return value;
+  return invalid(name, `a string of at most ${MAX_CLOSE_REASON} bytes`, value);
+}
+
+/** An integer from `min` to `max`. `unit` is told in the message, for example `ms`. */
+export function checkInteger(value: unknown, name: string, min: number, max: number, unit: string): number {
+  if (Number.isInteger(value) && (value as number) >= min && (value as number) <= max) return value as number;
+  return invalid(name, `a whole number of ${unit} from ${min} to ${max}`, value);
+}
+
+/** An object with properties to read. */
+export function checkObject(value: unknown, name: string): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  return invalid(name, 'an object', value);
+}

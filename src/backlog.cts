@@ -1,0 +1,55 @@
+/** What waits behind a handler of a socket that has returned a promise. */
+
+import type { SocketEvent } from './worker.cjs';
+
+/** Beyond either of these nothing more is read from the socket. What its worker was given already still comes. */
+const MAX_EVENTS = 256;
+const MAX_BYTES = 256 * 1024;
+
+/** What an event takes beside its data: the entry and a small string or Buffer. */
+const EVENT_BYTES = 100;
+
+/** The events of one socket, in order. */
+export class Backlog {
+  #events: SocketEvent[] = [];
+  #next = 0;
+  #bytes = 0;
+
+  /** The socket is not read because of this backlog. */
+  isPaused = false;
+
+  push(event: SocketEvent): void {
+    this.#events.push(event);
+    this.#bytes += sizeOf(event);
+  }
+
+  shift(): SocketEvent | undefined {
+    const event = this.#events[this.#next];
+    if (event === undefined) return undefined;
+    this.#next += 1;
+    this.#bytes -= sizeOf(event);
+    // An array that is never empty would grow for ever.
+    if (this.#next === MAX_EVENTS || this.#next === this.#events.length) {
+      this.#events = this.#events.slice(this.#next);
+      this.#next = 0;
+    }
+    return event;
+  }
+
+  get isLong(): boolean {
+    return this.#length > MAX_EVENTS || this.#bytes > MAX_BYTES;
+  }
+
+  get isShort(): boolean {
+    return this.#length <= MAX_EVENTS / 2 && this.#bytes <= MAX_BYTES / 2;
+  }
+
+  get #length(): number {
+    return this.#events.length - this.#next;
+  }
+}
+
+function sizeOf({ payload }: SocketEvent): number {
+  const length = typeof payload === 'string' || Buffer.isBuffer(payload) ? payload.length : 0;
+  return length + EVENT_BYTES;
+}

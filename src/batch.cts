@@ -1,0 +1,191 @@
+/**
+ * Reads what the addon's `take` gives: a batch of events packed in one buffer.
+ *
+ * All integers are little-endian words of 32 bits, and every record starts at a multiple of 4.
+ *
+ * ```text
+ * word 0    kind | flags << 8
+ * word 1    length of the whole record in bytes, padding included
+ * word 2,3  id, low and high half: a socket's, or a request's for request, upgrade and abort
+ * word 4    length of the token in bytes; 0xffff_ffff: no token
+ * word 5    length of the payload in bytes
+ * word 6    close: the code
+ * then      the token, padded to a multiple of 4; the payload; padding to a multiple of 4
+ * ```
+ */
+
+/** The kinds of event. */
+export const OPEN = 1;
+export const MESSAGE = 2;
+export const DRAIN = 3;
+export const CLOSE = 4;
+export const REQUEST = 5;
+export const UPGRADE = 6;
+export const ABORT = 7;
+
+const FLAG_TEXT = 1;
+/** A text message of nothing but ASCII, for which the latin1 decoder is the fastest. */
+const FLAG_ASCII = 2;
+
+const HEAD_BYTES = 28;
+const NO_TOKEN = 0xffff_ffff;
+const HIGH_HALF = 2 ** 32;
+
+/**
+ * The decoders behind `buffer.toString(encoding, start, end)`. Called directly they spare a fifth of the time that a
+ * short message takes to decode. Node, Bun and Deno have them, without a word in their documentation.
+ */
+interface Decoder extends Buffer {
+  latin1Slice(start: number, end: number): string;
+  utf8Slice(start: number, end: number): string;
+}
+
+/**
+ * A batch, and a place in it. The accessors speak of the record that {@link next} moved to.
+ */
+export class Batch {
+  readonly #bytes: Decoder;
+  readonly #words: Uint32Array;
+  /** Byte offsets of the current record and of the one behind it. */
+  #start = 0;
+  #end = 0;
+
+  constructor(bytes: Buffer) {
+    // The addon's buffers have a store of their own, which is aligned; another runtime might cut them from a pool.
+    const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(Uint8Array.from(bytes).buffer);
+    this.#bytes = aligned as Decoder;
+    this.#words = new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength >>> 2);
+  }
+
+  /** Moves to the next record. False: there is none. */
+  next(): boolean {
+    this.#start = this.#end;
+    if (this.#start >= this.#bytes.length) return false;
+    this.#end += this.#word(1);
+    return true;
+  }
+
+  get kind(): number {
+    return this.#word(0) & 0xff;
+  }
+
+  /** The socket's id, or the request's for request, upgrade and abort. */
+  get id(): number {
+    return this.#word(2) + this.#word(3) * HIGH_HALF;
+  }
+
+  /** The code of a close. */
+  get code(): number {
+    return this.#word(6);
+  }
+
+  get token(): Buffer | undefined {
+    const length = this.#word(4);
+    if (length === NO_TOKEN) return undefined;
+    const start = this.#start + HEAD_BYTES;
+    return this.#bytes.subarray(start, start + length);
+  }
+
+  /** A message's data as handlers get it. */
+  get data(): string | Buffer {
+    const flags = this.#word(0) >>> 8;
+    const start = this.#payloadStart;
+    const end = start + this.#word(5);
+    if ((flags & FLAG_TEXT) === 0) return this.#bytes.subarray(start, end);
+    return (flags & FLAG_ASCII) !== 0 ? this.#bytes.latin1Slice(start, end) : this.#bytes.utf8Slice(start, end);
+  }
+
+  /** The reason of a close. */
+  get reason(): string {
+    const start = this.#payloadStart;
+    return this.#bytes.utf8Slice(start, start + this.#word(5));
+  }
+
+  /** The request of an open, a request or an upgrade. */
+  get requestBlock(): RequestBlock {
+    return new RequestBlock(this.#bytes, this.#words, this.#payloadStart);
+  }
+
+  get #payloadStart(): number {
+    const tokenLength = this.#word(4);
+    const start = this.#start + HEAD_BYTES;
+    return tokenLength === NO_TOKEN ? start : start + align(tokenLength);
+  }
+
+  #word(index: number): number {
+    return this.#words[(this.#start >>> 2) + index] as number;
+  }
+}
+
+/** Words of a request block before the lengths of its headers. */
+const BLOCK_WORDS = 6;
+
+/**
+ * A packed request.
+ *
+ * ```text
+ * words     lengths of method, url, remote address; number of headers; bytes of all headers; bytes of the body
+ * words     per header: length of the name, length of the value
+ * then      method, url, remote address, name and value of each header in turn, body
+ * ```
+ */
+export class RequestBlock {
+  readonly #bytes: Decoder;
+  readonly #words: Uint32Array;
+  /** Index of the first word. */
+  readonly #first: number;
+  /** Byte offset of the method. */
+  readonly #start: number;
+
+  constructor(bytes: Decoder, words: Uint32Array, start: number) {
+    this.#bytes = bytes;
+    this.#words = words;
+    this.#first = start >>> 2;
+    this.#start = start + 4 * (BLOCK_WORDS + 2 * this.#word(3));
+  }
+
+  get method(): string {
+    return this.#latin1(this.#start, this.#word(0));
+  }
+
+  get url(): string {
+    return this.#latin1(this.#start + this.#word(0), this.#word(1));
+  }
+
+  get remoteAddress(): string {
+    return this.#latin1(this.#start + this.#word(0) + this.#word(1), this.#word(2));
+  }
+
+  /** Calls back with each header as it came: the name in lower case, the value as latin1, which is what Node does. */
+  forEachHeader(callback: (name: string, value: string) => void): void {
+    const count = this.#word(3);
+    let at = this.#headersStart;
+    for (let index = 0; index < count; index += 1) {
+      const nameLength = this.#word(BLOCK_WORDS + 2 * index);
+      const valueLength = this.#word(BLOCK_WORDS + 2 * index + 1);
+      callback(this.#latin1(at, nameLength), this.#latin1(at + nameLength, valueLength));
+      at += nameLength + valueLength;
+    }
+  }
+
+  get body(): Buffer {
+    const start = this.#headersStart + this.#word(4);
+    return this.#bytes.subarray(start, start + this.#word(5));
+  }
+
+  get #headersStart(): number {
+    return this.#start + this.#word(0) + this.#word(1) + this.#word(2);
+  }
+
+  #latin1(start: number, length: number): string {
+    return this.#bytes.latin1Slice(start, start + length);
+  }
+
+  #word(index: number): number {
+    return this.#words[this.#first + index] as number;
+  }
+}
+
+function align(length: number): number {
+  return (length + 3) & ~3;
+}

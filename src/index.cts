@@ -1,0 +1,298 @@
+/**
+ * The public API. A process holds one broker: one set of sockets and one set of channels, shared by every thread that
+ * loads this package. Any thread may call any of these functions.
+ *
+ * @module
+ */
+
+import {
+  checkChannelName,
+  checkCloseCode,
+  checkCloseReason,
+  checkData,
+  checkObject,
+  checkSocketId,
+  checkToken,
+} from './arguments.cjs';
+import { corkForThisTask } from './cork.cjs';
+import { native } from './native.cjs';
+import { checkNames } from './options.cjs';
+import { startServer } from './server.cjs';
+import type { Stats } from './stats.cjs';
+import type {
+  ChannelName,
+  Data,
+  Registration,
+  Server,
+  SocketId,
+  StartOptions,
+  Token,
+  WorkerHandlers,
+} from './types.cjs';
+import { WorkerThread } from './worker.cjs';
+
+export { ERROR_CODES, WsBrokerError, type WsBrokerErrorCode } from './errors.cjs';
+export type { RequestHeaders } from './headers.cjs';
+export type { DropStats, Stats, WorkerStats } from './stats.cjs';
+export type {
+  ChannelName,
+  Data,
+  ErrorContext,
+  HttpRequest,
+  HttpResponse,
+  Nothing,
+  Registration,
+  Server,
+  ServerAddress,
+  SocketId,
+  StartOptions,
+  StopOptions,
+  StopSummary,
+  Token,
+  UpgradeAcceptance,
+  UpgradeDecision,
+  WorkerHandlers,
+} from './types.cjs';
+
+/**
+ * Starts a server. The port is open when this returns. It may be called several times, for several ports or a public
+ * and a private one; all servers share the broker.
+ *
+ * @param options - where to listen, and the limits
+ * @returns the server
+ * @throws {@link WsBrokerError} at the call, and nothing is left half-started: `WSB_INVALID_ARGUMENT`,
+ * `WSB_INVALID_ADDRESS`, `WSB_ADDRESS_IN_USE`, `WSB_PERMISSION_DENIED`, `WSB_NO_WORKER` when no thread has registered,
+ * `WSB_NOT_SUPPORTED`, `WSB_IO_ERROR`
+ *
+ * @example
+ * ```js
+ * const server = start({ bind: ':3000' });
+ * process.once('SIGTERM', () => server.stop());
+ * ```
+ */
+export function start(options: StartOptions): Server {
+  return startServer(options);
+}
+
+/**
+ * Registers the calling thread, main or one of `worker_threads`, as one that handles events. Sockets are given to the
+ * registered threads in turn as they are accepted, and HTTP requests one by one.
+ *
+ * A thread that ends is unregistered by itself. While a server runs and a worker is registered the process stays alive;
+ * a thread of `worker_threads` stays from its registration until the last server has stopped.
+ *
+ * @param worker - the object with the handlers, which are called as its methods. Which of `handleHttpRequest` and
+ * `handleSocketUpgrade` it has is looked up once, here
+ * @returns the registration
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT` when a handler is no function, `WSB_ALREADY_REGISTERED`
+ *
+ * @example
+ * ```js
+ * registerWorkerThread({
+ *   handleSocketMessage: (data, socketId) => send(socketId, data),
+ * });
+ * ```
+ */
+export function registerWorkerThread(worker: WorkerHandlers): Registration {
+  const registered = new WorkerThread(worker);
+  return { unregister: () => registered.retire() };
+}
+
+/**
+ * Sends a message to one socket. It never blocks: the message is queued, in the order of the calls of this thread.
+ * Calls made in one task of the event loop go out together at its end.
+ *
+ * @param socketId - the socket
+ * @param data - a string for a text message, bytes for a binary one
+ * @returns true when queued; false when the socket is gone, or too much waits for it (`maxBackpressure`)
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function send(socketId: SocketId, data: Data): boolean {
+  const id = checkSocketId(socketId);
+  const message = checkData(data);
+  corkForThisTask();
+  return native.send(id, message);
+}
+
+/**
+ * Sends a message to every socket that is subscribed to a channel at this moment. The message is encoded once.
+ *
+ * @param channel - the channel; one without subscribers is none, and no error
+ * @param data - a string for a text message, bytes for a binary one
+ * @param options - `except`: a socket that does not get it, usually the one whose message is passed on
+ * @returns how many sockets it was queued for
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function sendToChannel(channel: ChannelName, data: Data, options?: { except?: SocketId | undefined }): number {
+  const name = checkChannelName(channel);
+  const message = checkData(data);
+  const except = options === undefined ? NOBODY : checkExcept(options);
+  corkForThisTask();
+  return native.sendToChannel(name, message, except);
+}
+
+/** Is no socket's id. */
+const NOBODY = 0;
+
+function checkExcept(value: unknown): number {
+  const options = checkObject(value, 'options');
+  checkNames(options, ['except'], 'options');
+  return options.except === undefined ? NOBODY : checkSocketId(options.except, 'options.except');
+}
+
+/**
+ * Sends a message to every open socket of the process.
+ *
+ * @param data - a string for a text message, bytes for a binary one
+ * @returns how many sockets it was queued for
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function broadcast(data: Data): number {
+  const message = checkData(data);
+  corkForThisTask();
+  return native.broadcast(message);
+}
+
+/**
+ * Subscribes a socket to a channel. A channel exists while it has subscribers; a socket that closes leaves all of its
+ * channels by itself.
+ *
+ * @param socketId - the socket
+ * @param channel - the channel
+ * @returns true when added; false when it already was, or the socket is gone
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function subscribe(socketId: SocketId, channel: ChannelName): boolean {
+  return native.subscribe(checkSocketId(socketId), checkChannelName(channel));
+}
+
+/**
+ * Takes a socket out of a channel.
+ *
+ * @param socketId - the socket
+ * @param channel - the channel
+ * @returns true when removed; false when it was not subscribed
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function unsubscribe(socketId: SocketId, channel: ChannelName): boolean {
+  return native.unsubscribe(checkSocketId(socketId), checkChannelName(channel));
+}
+
+/**
+ * Subscribes everybody who is in one channel to another as well. It is a union at this moment: `from` is unchanged, and
+ * who joins it later is not followed.
+ *
+ * @param from - the channel whose subscribers are taken
+ * @param to - the channel they are added to
+ * @returns how many sockets were newly added to `to`
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function copySubscriptions(from: ChannelName, to: ChannelName): number {
+  return native.copySubscriptions(checkChannelName(from, 'from'), checkChannelName(to, 'to'));
+}
+
+/**
+ * Ties bytes to a socket. Its handlers get them with every event that is read from now on.
+ *
+ * @param socketId - the socket
+ * @param token - the bytes, a string for its UTF-8, or undefined to clear it
+ * @returns true; false when the socket is gone
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function setToken(socketId: SocketId, token: Data | undefined): boolean {
+  return native.setToken(checkSocketId(socketId), checkToken(token));
+}
+
+/**
+ * The bytes that are tied to a socket.
+ *
+ * @param socketId - the socket
+ * @returns a copy of the token; undefined when none is set, or the socket is gone
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function getToken(socketId: SocketId): Token {
+  return native.getToken(checkSocketId(socketId));
+}
+
+/**
+ * Closes a socket with a close frame. What was sent before goes out before. From now on the socket is gone for all
+ * calls; its close event comes when the client has answered, or after `closeTimeout`.
+ *
+ * @param socketId - the socket
+ * @param code - 1000 to 1003, 1007 to 1014, or 3000 to 4999, which are the application's own from 4000 on
+ * (RFC 6455, section 7.4). Default 1000
+ * @param reason - at most 123 bytes of UTF-8. Default empty
+ * @returns true when it was open
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function close(socketId: SocketId, code = 1000, reason = ''): boolean {
+  const id = checkSocketId(socketId);
+  const checkedCode = checkCloseCode(code);
+  const checkedReason = checkCloseReason(reason);
+  corkForThisTask();
+  return native.close(id, checkedCode, checkedReason);
+}
+
+/**
+ * How many sockets are subscribed to a channel.
+ *
+ * @param channel - the channel
+ * @returns the number; 0 for a channel that does not exist
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function subscriberCount(channel: ChannelName): number {
+  return native.subscriberCount(checkChannelName(channel));
+}
+
+/**
+ * The sockets that are subscribed to a channel.
+ *
+ * @param channel - the channel
+ * @returns their ids, in no particular order
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function subscribers(channel: ChannelName): SocketId[] {
+  return Array.from(native.subscribers(checkChannelName(channel)));
+}
+
+/**
+ * The channels that a socket is subscribed to.
+ *
+ * @param socketId - the socket
+ * @returns their names as bytes, in no particular order; empty when the socket is gone
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function channels(socketId: SocketId): Buffer[] {
+  return native.channels(checkSocketId(socketId));
+}
+
+/** How many channels there are: names with at least one subscriber. */
+export function channelCount(): number {
+  return native.channelCount();
+}
+
+/** How many sockets are open. */
+export function connectionCount(): number {
+  return native.connectionCount();
+}
+
+/** The ids of all open sockets at this moment, in no particular order. */
+export function connections(): Iterable<SocketId> {
+  return Array.from(native.connections());
+}
+
+/**
+ * How many bytes wait for a socket: sent, and not yet handed to the kernel.
+ *
+ * @param socketId - the socket
+ * @returns the number of bytes, frame headers included; 0 when the socket is gone
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function bufferedAmount(socketId: SocketId): number {
+  return native.bufferedAmount(checkSocketId(socketId));
+}
+
+/** Everything above in numbers, and what was dropped for which reason. */
+export function stats(): Stats {
+  return native.stats();
+}

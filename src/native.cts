@@ -1,0 +1,126 @@
+/**
+ * The addon as TypeScript sees it. None of its functions throws and none checks its arguments: the callers do, see
+ * `arguments.cts`.
+ */
+
+import { WsBrokerError } from './errors.cjs';
+import { type LoadError, loadAddon } from './load.cjs';
+import type { Stats } from './stats.cjs';
+
+/** What the addon takes as data: a string as text, or bytes of this thread alone. */
+export type NativeData = string | Uint8Array;
+
+/** The options of a server, every one of them present. Times in ms, sizes in bytes. */
+export interface NativeStartOptions {
+  bind: string;
+  /** 0 leaves it to the environment variable or the machine. */
+  ioThreads: number;
+  maxMessageSize: number;
+  maxBodySize: number;
+  maxBackpressure: number;
+  dropsForSlowConsumers: boolean;
+  /** 0 turns the heartbeat off. */
+  heartbeatInterval: number;
+  heartbeatTimeout: number;
+  requestTimeout: number;
+  closeTimeout: number;
+  headerTimeout: number;
+  bodyTimeout: number;
+}
+
+/** A server that runs, or why it does not. */
+export type NativeStartResult =
+  | { server: number; host: string; port: number; path?: undefined; code?: undefined }
+  | { server: number; path: string; code?: undefined }
+  | { code: string; message: string };
+
+export interface Native {
+  /**
+   * Makes this thread a worker.
+   *
+   * @param http - it answers HTTP requests
+   * @param upgrade - it decides on upgrades
+   * @param onEvents - called when there are events to `take`; must not throw
+   * @param finishedMessages - its one element counts the messages whose handler has finished, and is read when the
+   * worker ends. On an `ArrayBuffer` of its own: small arrays made without one are moved by the garbage collector
+   * @returns the worker's handle, or 0 when this thread is a worker already
+   */
+  register(
+    http: boolean,
+    upgrade: boolean,
+    onEvents: () => void,
+    finishedMessages: Uint32Array<ArrayBuffer>,
+    isMainThread: boolean,
+  ): number;
+  /** No new events for this worker; it finishes what it was given and then calls `end`. */
+  retire(worker: number): void;
+  /** This worker has finished everything. */
+  end(worker: number): void;
+  /**
+   * The next batch of events, laid out as `batch.cts` tells. Undefined: there is none, and `onEvents` will be called.
+   * From a batch to the next `take` or `uncork` the calls of this thread are collected.
+   */
+  take(worker: number): Buffer | undefined;
+  /** The close handler of this socket starts now; its close event is not given to another worker. */
+  beginClose(worker: number, socketId: number): void;
+  /** Calls of this thread wait for `uncork` before shards are woken for them. */
+  cork(): void;
+  /** Wakes each shard that something waits for, once. */
+  uncork(): void;
+
+  start(options: NativeStartOptions): NativeStartResult;
+  /** `onStopped` is called once, unless the answer is false: then this server was stopped before. */
+  stop(
+    server: number,
+    timeout: number,
+    code: number,
+    reason: string,
+    onStopped: (closed: number, forced: number) => void,
+  ): boolean;
+
+  send(socketId: number, data: NativeData): boolean;
+  /** `except`: a socket id, or 0 for none. */
+  sendToChannel(channel: NativeData, data: NativeData, except: number): number;
+  broadcast(data: NativeData): number;
+  close(socketId: number, code: number, reason: string): boolean;
+  /** Reads nothing from this socket until `resume`. */
+  pause(socketId: number): boolean;
+  resume(socketId: number): boolean;
+  subscribe(socketId: number, channel: NativeData): boolean;
+  unsubscribe(socketId: number, channel: NativeData): boolean;
+  copySubscriptions(from: NativeData, to: NativeData): number;
+  setToken(socketId: number, token: NativeData | undefined): boolean;
+  getToken(socketId: number): Buffer | undefined;
+  subscriberCount(channel: NativeData): number;
+  subscribers(channel: NativeData): Float64Array;
+  channels(socketId: number): Buffer[];
+  channelCount(): number;
+  connectionCount(): number;
+  connections(): Float64Array;
+  bufferedAmount(socketId: number): number;
+  stats(): Stats;
+
+  /** `headers` in all three: `name\nvalue\n` for each, in latin1. */
+  respond(requestId: number, status: number, headers: string, body: NativeData | undefined): boolean;
+  accept(
+    requestId: number,
+    token: NativeData | undefined,
+    channels: NativeData[],
+    protocol: string | undefined,
+    headers: string,
+  ): boolean;
+  refuse(requestId: number, status: number, headers: string, body: NativeData | undefined): boolean;
+}
+
+function load(): Native {
+  try {
+    return loadAddon<Native>();
+  } catch (error) {
+    const { code, message, cause } = error as LoadError;
+    if (code !== 'WSB_LOAD_FAILED') throw error;
+    throw new WsBrokerError(code, message, { cause });
+  }
+}
+
+/** The addon, the same object at each import in a thread. */
+export const native: Native = load();

@@ -1,0 +1,132 @@
+/** The options of `start` and `stop`, parsed once: unknown names, wrong types and senseless values end here. */
+
+import { checkCloseCode, checkCloseReason, checkInteger, checkObject, invalid } from './arguments.cjs';
+import { WsBrokerError } from './errors.cjs';
+import type { NativeStartOptions } from './native.cjs';
+import { didYouMean } from './suggest.cjs';
+import type { StartOptions, StopOptions } from './types.cjs';
+
+/** V8's longest string on 64-bit systems, 2^29 - 24: what is longer could not be handed over as text. */
+const MAX_PAYLOAD = 536_870_888;
+
+/** 2^31 - 1 ms are 24 days; longer timers overflow in JavaScript as well. */
+const MAX_TIME = 2_147_483_647;
+
+/** A request's id tells its I/O thread in eight bits. */
+const MAX_IO_THREADS = 256;
+
+interface Limit {
+  /** Used when the option is left out. The same values stand in the documentation of `StartOptions`. */
+  default: number;
+  min: number;
+  max: number;
+  unit: 'bytes' | 'ms';
+}
+
+type NumericOption = Exclude<
+  {
+    [K in keyof StartOptions]-?: NonNullable<StartOptions[K]> extends number ? K : never;
+  }[keyof StartOptions],
+  'ioThreads'
+>;
+
+const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
+  maxMessageSize: { default: 1_048_576, min: 1, max: MAX_PAYLOAD, unit: 'bytes' },
+  maxBodySize: { default: 10_485_760, min: 0, max: MAX_PAYLOAD, unit: 'bytes' },
+  maxBackpressure: { default: 1_048_576, min: 1, max: Number.MAX_SAFE_INTEGER, unit: 'bytes' },
+  requestTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  closeTimeout: { default: 5_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  headerTimeout: { default: 10_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  bodyTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
+};
+
+const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
+
+const START_OPTIONS = ['bind', 'slowConsumer', 'heartbeat', 'ioThreads', ...Object.keys(NUMERIC_OPTIONS)];
+
+const DEFAULT_STOP = { timeout: 10_000, code: 1001, reason: '' };
+
+/**
+ * @throws WsBrokerError `WSB_INVALID_ARGUMENT` that names the option
+ */
+export function parseStartOptions(value: unknown): NativeStartOptions {
+  const options = checkObject(value, 'options');
+  checkNames(options, START_OPTIONS, 'options');
+  if (typeof options.bind !== 'string') {
+    invalid('options.bind', "an address such as '127.0.0.1:3000', ':3000' or 'unix:/run/app.sock'", options.bind);
+  }
+  return {
+    bind: options.bind,
+    ioThreads: parseIoThreads(options.ioThreads),
+    dropsForSlowConsumers: parseSlowConsumer(options.slowConsumer) === 'drop',
+    ...parseHeartbeat(options.heartbeat),
+    ...parseNumericOptions(options),
+  };
+}
+
+/**
+ * @throws WsBrokerError `WSB_INVALID_ARGUMENT` that names the option
+ */
+export function parseStopOptions(value: unknown): Required<StopOptions> {
+  if (value === undefined) return DEFAULT_STOP;
+  const options = checkObject(value, 'options');
+  checkNames(options, Object.keys(DEFAULT_STOP), 'options');
+  const { timeout = DEFAULT_STOP.timeout, code = DEFAULT_STOP.code, reason = DEFAULT_STOP.reason } = options;
+  return {
+    timeout: checkInteger(timeout, 'options.timeout', 0, MAX_TIME, 'ms'),
+    code: checkCloseCode(code, 'options.code'),
+    reason: checkCloseReason(reason, 'options.reason'),
+  };
+}
+
+/**
+ * Refuses a property that nobody reads: a misspelt limit would be no limit.
+ */
+export function checkNames(options: object, known: readonly string[], name: string): void {
+  for (const key of Object.keys(options)) {
+    if (!known.includes(key)) {
+      throw new WsBrokerError(
+        'WSB_INVALID_ARGUMENT',
+        `${name}: there is no ${JSON.stringify(key)}; expected ${known.join(', ')}${didYouMean(key, known)}`,
+      );
+    }
+  }
+}
+
+function parseNumericOptions(options: Record<string, unknown>): Record<NumericOption, number> {
+  const parsed = {} as Record<NumericOption, number>;
+  for (const [name, limit] of Object.entries(NUMERIC_OPTIONS) as [NumericOption, Limit][]) {
+    const { [name]: value = limit.default } = options;
+    parsed[name] = checkInteger(value, `options.${name}`, limit.min, limit.max, limit.unit);
+  }
+  return parsed;
+}
+
+function parseSlowConsumer(value: unknown): 'close' | 'drop' {
+  if (value === undefined) return 'close';
+  if (value === 'close' || value === 'drop') return value;
+  return invalid('options.slowConsumer', "'close' or 'drop'", value);
+}
+
+/** 0 leaves the number of threads to the environment variable or the machine. */
+function parseIoThreads(value: unknown): number {
+  if (value === undefined) return 0;
+  return checkInteger(value, 'options.ioThreads', 1, MAX_IO_THREADS, 'threads');
+}
+
+function parseHeartbeat(value: unknown): Pick<NativeStartOptions, 'heartbeatInterval' | 'heartbeatTimeout'> {
+  if (value === false) return { heartbeatInterval: 0, heartbeatTimeout: 0 };
+  if (value !== undefined && (typeof value !== 'object' || value === null)) {
+    invalid('options.heartbeat', 'false or { interval, timeout } in ms', value);
+  }
+  const heartbeat = checkObject(value ?? {}, 'options.heartbeat');
+  checkNames(heartbeat, Object.keys(DEFAULT_HEARTBEAT), 'options.heartbeat');
+  const { interval = DEFAULT_HEARTBEAT.interval, timeout = DEFAULT_HEARTBEAT.timeout } = heartbeat;
+  const heartbeatInterval = checkInteger(interval, 'options.heartbeat.interval', 1, MAX_TIME, 'ms');
+  const heartbeatTimeout = checkInteger(timeout, 'options.heartbeat.timeout', 1, MAX_TIME, 'ms');
+  if (heartbeatTimeout <= heartbeatInterval) {
+    const expected = `a time longer than the interval of ${heartbeatInterval} ms, so that a ping can be answered`;
+    invalid('options.heartbeat.timeout', expected, heartbeatTimeout);
+  }
+  return { heartbeatInterval, heartbeatTimeout };
+}

@@ -1,0 +1,136 @@
+/** What a handler answers: checked, and packed for the addon. */
+
+import { checkChannelName, checkData, checkObject, checkToken, invalid } from './arguments.cjs';
+import { type NativeData, native } from './native.cjs';
+import { checkNames } from './options.cjs';
+
+/** A token in the sense of RFC 9110, section 5.6.2: what header names and subprotocols are made of. */
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+
+/** What a header value may not hold: control characters, and what latin1 cannot express. */
+const NO_HEADER_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
+
+const STATUS_TEXT = { 500: 'Internal Server Error\n', 503: 'Service Unavailable\n' };
+
+const TEXT_PLAIN = 'content-type\ntext/plain; charset=utf-8\n';
+
+const ACCEPTANCE = ['token', 'channels', 'protocol', 'headers'];
+
+/**
+ * Answers a request with what its handler returned.
+ *
+ * @throws WsBrokerError `WSB_INVALID_ARGUMENT` when that is no response; nothing has been answered then
+ */
+export function respond(requestId: number, value: unknown): void {
+  const { status, headers, body } = packResponse(value ?? {}, 'response');
+  native.respond(requestId, status, headers, body);
+}
+
+/** Answers a request with a status alone. */
+export function respondWithStatus(requestId: number, status: keyof typeof STATUS_TEXT): void {
+  native.respond(requestId, status, TEXT_PLAIN, STATUS_TEXT[status]);
+}
+
+/**
+ * Answers an upgrade with what its handler returned.
+ *
+ * @throws WsBrokerError `WSB_INVALID_ARGUMENT` when that is no decision; nothing has been decided then
+ */
+export function decide(requestId: number, value: unknown): void {
+  if (value === undefined || value === null || value === true) {
+    native.accept(requestId, undefined, [], undefined, '');
+  } else if (value === false) {
+    native.refuse(requestId, 403, TEXT_PLAIN, 'Forbidden\n');
+  } else {
+    decideByObject(requestId, value);
+  }
+}
+
+/** Refuses an upgrade because its handler failed. */
+export function refuseWithStatus(requestId: number, status: keyof typeof STATUS_TEXT): void {
+  native.refuse(requestId, status, TEXT_PLAIN, STATUS_TEXT[status]);
+}
+
+function decideByObject(requestId: number, value: unknown): void {
+  if (typeof value !== 'object' || Array.isArray(value)) {
+    invalid(
+      'decision',
+      'a boolean, a response { status, headers, body } or an acceptance { token, channels, protocol, headers }',
+      value,
+    );
+  }
+  const decision = checkObject(value, 'decision');
+  if (decision.status !== undefined) {
+    const { status, headers, body } = packResponse(decision, 'decision');
+    native.refuse(requestId, status, headers, body);
+    return;
+  }
+  // Strict, for a misspelt token or channel would let somebody in without it.
+  checkNames(decision, ACCEPTANCE, 'decision');
+  const { token, channels = [], protocol, headers } = decision;
+  if (!Array.isArray(channels)) invalid('decision.channels', 'an array of channel names', channels);
+  native.accept(
+    requestId,
+    checkToken(token, 'decision.token'),
+    channels.map((channel, index) => checkChannelName(channel, `decision.channels[${index}]`)),
+    checkProtocol(protocol),
+    packHeaders(headers, 'decision.headers').packed,
+  );
+}
+
+function checkProtocol(value: unknown): string | undefined {
+  if (value === undefined || (typeof value === 'string' && TOKEN.test(value))) return value;
+  return invalid('decision.protocol', 'a subprotocol name without spaces', value);
+}
+
+interface PackedResponse {
+  status: number;
+  headers: string;
+  body: NativeData | undefined;
+}
+
+function packResponse(value: unknown, name: string): PackedResponse {
+  if (typeof value !== 'object' || Array.isArray(value)) {
+    invalid(name, 'an object { status, headers, body } or nothing', value);
+  }
+  const { status = 200, headers, body = null } = checkObject(value, name);
+  if (!Number.isInteger(status) || (status as number) < 200 || (status as number) > 599) {
+    invalid(`${name}.status`, 'a whole number from 200 to 599', status);
+  }
+  const { packed, hasContentType } = packHeaders(headers, `${name}.headers`);
+  return {
+    status: status as number,
+    headers: typeof body === 'string' && !hasContentType ? packed + TEXT_PLAIN : packed,
+    body: body === null ? undefined : checkData(body, `${name}.body`),
+  };
+}
+
+interface PackedHeaders {
+  packed: string;
+  hasContentType: boolean;
+}
+
+function packHeaders(value: unknown, name: string): PackedHeaders {
+  let packed = '';
+  let hasContentType = false;
+  if (value === undefined) return { packed, hasContentType };
+  const headers = checkObject(value, name);
+  // A Map or a Headers object has no properties of its own: its headers would be lost without a word.
+  if (Symbol.iterator in headers) invalid(name, 'a plain object; Object.fromEntries() makes one', value);
+  for (const key of Object.keys(headers)) {
+    const of = headers[key];
+    if (of === undefined) continue;
+    if (!TOKEN.test(key)) invalid(name, 'header names of letters, digits and -', key);
+    hasContentType ||= key.toLowerCase() === 'content-type';
+    for (const one of Array.isArray(of) ? of : [of]) {
+      packed += `${key}\n${checkHeaderValue(one, `${name}[${JSON.stringify(key)}]`)}\n`;
+    }
+  }
+  return { packed, hasContentType };
+}
+
+function checkHeaderValue(value: unknown, name: string): string {
+  if (typeof value === 'number' && Number.isFinite(value)) return String(value);
+  if (typeof value === 'string' && !NO_HEADER_VALUE.test(value)) return value;
+  return invalid(name, 'a string without line breaks and control characters, a number, or an array of these', value);
+}

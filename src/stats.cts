@@ -1,0 +1,71 @@
+/** The broker in numbers. */
+
+/** A moment's numbers. Sizes are in bytes; totals count since the process started, over all its servers. */
+export interface Stats {
+  /** Open sockets. */
+  connections: number;
+  /** Channels with at least one subscriber. */
+  channels: number;
+  /** Pairs of socket and channel. */
+  subscriptions: number;
+  /** Requests and upgrades that wait for an answer. */
+  pendingRequests: number;
+  /** Servers that run. */
+  listeners: number;
+  /** I/O threads; 0 before the first server. */
+  ioThreads: number;
+  /** Sockets opened. */
+  opened: number;
+  /** Sockets closed. */
+  closed: number;
+  /** HTTP requests taken, without upgrades. */
+  requests: number;
+  /** Messages received. */
+  messagesIn: number;
+  /** Bytes received on sockets, frame headers included. */
+  bytesIn: number;
+  /** Messages queued for a socket; one sent to a channel counts once per subscriber. */
+  messagesOut: number;
+  /** Bytes handed to the kernel for sockets, frame headers included. */
+  bytesOut: number;
+  /** What was not delivered, by reason. */
+  dropped: DropStats;
+  /** The threads that are registered as workers. */
+  workers: WorkerStats[];
+}
+
+/** What was not delivered, by reason. */
+export interface DropStats {
+  /** Messages left out because too much waited for their socket (`slowConsumer`). */
+  slowConsumer: number;
+  /** Messages queued for a socket that closed before they could go out. */
+  socketClosed: number;
+  /** Messages that a worker held when its thread ended: given to it, and their handler had not finished. */
+  workerEnded: number;
+  /** Answers to requests that nobody waited for any more. */
+  lateResponses: number;
+  /** Requests answered 503: their worker ended, or no worker could take them. */
+  unansweredRequests: number;
+  /** Requests answered 504: no answer within `requestTimeout`. */
+  timedOutRequests: number;
+  /** Sockets closed because their client broke the protocol or a limit. */
+  violations: number;
+  /** Sockets cut because their client fell silent. */
+  heartbeatTimeouts: number;
+}
+
+/** What waits for one worker. */
+export interface WorkerStats {
+  /** Tells the workers of a process apart; never used twice. */
+  id: number;
+  /** Events that wait. */
+  queuedEvents: number;
+  /** Their size. */
+  queuedBytes: number;
+  /** Events that it is handling. */
+  inHandEvents: number;
+  /** Events that it has been given since it registered. */
+  events: number;
+  /** Its sockets are not read at the moment, because too much waits. */
+  full: boolean;
+}

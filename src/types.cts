@@ -1,0 +1,278 @@
+/** The types of the public API, as they are documented. */
+
+import type { RequestHeaders } from './headers.cjs';
+
+/**
+ * What can be sent. A string goes out as a text message, bytes as a binary one. Of a typed array or DataView the bytes
+ * that it views count; what views a `SharedArrayBuffer` is copied first.
+ */
+export type Data = string | Buffer | Uint8Array | ArrayBufferView | ArrayBuffer;
+
+/**
+ * The name of a channel: 1 to 512 bytes. A string stands for its UTF-8, so `'a'` and `Buffer.from('a')` are one
+ * channel.
+ */
+export type ChannelName = Data;
+
+/** One WebSocket connection: a positive safe integer, never used twice in a process. */
+export type SocketId = number;
+
+/** Bytes that the application tied to a socket, opaque to the broker. Undefined: there are none. */
+export type Token = Buffer | undefined;
+
+/** The options of {@link start}. Sizes are in bytes and times in milliseconds, all whole numbers. */
+export interface StartOptions {
+  /**
+   * Where to listen: `'0.0.0.0:3000'`, `'[::]:3000'`, `'localhost:3000'`, `':3000'` (every interface, IPv6 and IPv4),
+   * `'127.0.0.1:0'` (any free port, see {@link Server.address}) or `'unix:/run/app.sock'`.
+   */
+  bind: string;
+  /**
+   * The largest message taken from a client, in bytes. A larger one closes its socket with 1009. It bounds the memory
+   * that a client can claim with one message; 1 MiB is far above what chat, game or telemetry messages need.
+   *
+   * @defaultValue 1_048_576
+   */
+  maxMessageSize?: number;
+  /**
+   * The largest request body, in bytes. A larger one is answered with 413. Bodies are held in memory as a whole until
+   * their handler runs; 10 MiB lets a form with a picture through.
+   *
+   * @defaultValue 10_485_760
+   */
+  maxBodySize?: number;
+  /**
+   * How many bytes may wait for one socket that reads slower than it is sent to. Times the number of sockets this is
+   * what slow clients can claim together. A socket that nothing waits for takes one message of any size.
+   *
+   * @defaultValue 1_048_576
+   */
+  maxBackpressure?: number;
+  /**
+   * What happens beyond `maxBackpressure`: `'close'` closes the socket with 1013, `'drop'` leaves that message out for
+   * that socket and counts it. A client that misses messages without knowing is usually worse off than one that
+   * reconnects and asks for the state.
+   *
+   * @defaultValue 'close'
+   */
+  slowConsumer?: 'close' | 'drop';
+  /**
+   * After `interval` ms of silence a client is sent a ping; after `timeout` ms without any sign of life its socket is
+   * closed, with code 1006 in its close event. 45 s are below the 60 s after which common proxies cut a silent
+   * connection, and in 120 s a ping may get lost. `false` turns both off. Each may be given alone.
+   *
+   * @defaultValue { interval: 45_000, timeout: 120_000 }
+   */
+  heartbeat?: { interval?: number; timeout?: number } | false;
+  /**
+   * How long a handler may take to answer a request or to decide on an upgrade, in ms. After it the answer is 504.
+   * Common proxies give up after 60 s; half of it leaves them an answer to pass on.
+   *
+   * @defaultValue 30_000
+   */
+  requestTimeout?: number;
+  /**
+   * How long a client may take to answer a close frame, in ms, before its connection is cut. Several round trips of a
+   * slow mobile network.
+   *
+   * @defaultValue 5_000
+   */
+  closeTimeout?: number;
+  /**
+   * How long a client may take to send the head of a request, in ms, before its connection is cut; also how long a
+   * connection that is kept alive may wait for its next request. It bounds how long somebody can hold a connection by
+   * sending nothing or next to nothing.
+   *
+   * @defaultValue 10_000
+   */
+  headerTimeout?: number;
+  /**
+   * How long a client may take to send the body of a request, in ms. After it the answer is 408. `maxBodySize` in that
+   * time takes 350 KB/s.
+   *
+   * @defaultValue 30_000
+   */
+  bodyTimeout?: number;
+  /**
+   * How many I/O threads the broker runs, 1 to 256. They are shared by all servers of the process, so the first
+   * `start` decides, and a later one that asks for another number is refused. Left out, the environment variable
+   * `WSBROKER_IO_THREADS` decides, and without it the machine: half of its cores, at least one, for the other half is busy
+   * with the workers.
+   */
+  ioThreads?: number;
+}
+
+/** The options of {@link Server.stop}. */
+export interface StopOptions {
+  /**
+   * How long sockets and requests may take to end by themselves, in ms. What is left then is cut.
+   *
+   * @defaultValue 10_000
+   */
+  timeout?: number;
+  /**
+   * The close code that every socket of this server gets; 1001 says that the server goes away.
+   *
+   * @defaultValue 1001
+   */
+  code?: number;
+  /**
+   * The reason beside the code, at most 123 bytes of UTF-8.
+   *
+   * @defaultValue ''
+   */
+  reason?: string;
+}
+
+/** Where a server listens. */
+export type ServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+/** A server that runs. */
+export interface Server {
+  /**
+   * Where it listens: the IP address without brackets and the port that was really taken, or the path of the Unix
+   * socket.
+   */
+  readonly address: ServerAddress;
+  /**
+   * Stops this server: no new connection, an answer for each request that is being handled, a close frame for each
+   * socket, and after `timeout` the end of what is left. Then the port is free, and the close event of every socket is
+   * on its way to its worker. Other servers of the process go on. A second call gives the promise of the first.
+   *
+   * @returns a promise of how many sockets closed in time, and how many had to be cut
+   * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+   */
+  stop(options?: StopOptions): Promise<StopSummary>;
+}
+
+/** What {@link Server.stop} has done. */
+export interface StopSummary {
+  /** Sockets that closed in time. */
+  closed: number;
+  /** Sockets that were cut, and requests whose connection was. */
+  forced: number;
+}
+
+/**
+ * A request. Its fields are decoded when they are read, so a handler that looks at `path` alone pays for `path` alone.
+ */
+export interface HttpRequest {
+  /** `'GET'`, `'POST'` … */
+  readonly method: string;
+  /** Path and query as they came, for example `'/rooms/7?since=12'`. */
+  readonly url: string;
+  /** The URL up to its `?`. Nothing is decoded in it. */
+  readonly path: string;
+  /** The same as `path`. */
+  readonly pathname: string;
+  /** The query with its `?`, or an empty string. */
+  readonly search: string;
+  /** The query without its `?`, or an empty string. */
+  readonly query: string;
+  /** The headers: keys in lower case, though reading by any case works. */
+  readonly headers: RequestHeaders;
+  /** The whole body; empty when there is none. It may share memory with other events: copy what is kept for long. */
+  readonly body: Buffer;
+  /** The client's IP address, or `'unix'` for one that came through a Unix socket. */
+  readonly remoteAddress: string;
+  /** Aborts when the client goes away before it got its answer. */
+  readonly signal: AbortSignal;
+}
+
+/** An answer to a request. */
+export interface HttpResponse {
+  /**
+   * 200 to 599.
+   *
+   * @defaultValue 200
+   */
+  status?: number;
+  /**
+   * Names in any case. An array gives one header per element. `content-length` follows from the body; a string body
+   * without a `content-type` gets `text/plain; charset=utf-8`.
+   */
+  headers?: Readonly<Record<string, string | readonly string[] | number | undefined>>;
+  /** A string goes out as UTF-8. A 204 or 304 has no body whatever is given. */
+  body?: Data | null;
+}
+
+/** What an accepted socket starts with. All of it is in place before its first message can arrive. */
+export interface UpgradeAcceptance {
+  /** The socket's token; a string stands for its UTF-8. */
+  token?: Data | undefined;
+  /** The channels it is subscribed to. */
+  channels?: readonly ChannelName[];
+  /** The subprotocol, one of those that the client offered in `sec-websocket-protocol`; another is left out. */
+  protocol?: string | undefined;
+  /** Further headers of the 101. */
+  headers?: HttpResponse['headers'];
+}
+
+/**
+ * What {@link WorkerHandlers.handleSocketUpgrade} decides. Nothing or `true` accepts, `false` answers 403, a response
+ * with a `status` is sent instead of the upgrade, and an acceptance accepts.
+ */
+export type UpgradeDecision = Nothing | boolean | (HttpResponse & { status: number }) | UpgradeAcceptance;
+
+/** What a handler returns that says nothing. */
+// biome-ignore lint/suspicious/noConfusingVoidType: a function without a return statement is meant as well
+export type Nothing = void | undefined | null;
+
+/** Where an error came from, for {@link WorkerHandlers.handleError}. */
+export interface ErrorContext {
+  /** The handler that threw or rejected, for example `'handleSocketMessage'`. */
+  handler: string;
+  /** The socket it was called for. */
+  socketId?: SocketId;
+  /** The request it was called for. */
+  request?: HttpRequest;
+}
+
+/**
+ * What a worker does with events; every handler is optional. They are called as methods of the object that was
+ * registered, so an instance of a class works.
+ *
+ * All events of a socket go to one worker, in the order they happened. A handler may return a promise: the next handler
+ * of that socket waits for it, those of other sockets do not. While much waits behind a promise, nothing more is read
+ * from that socket.
+ *
+ * Bytes given to a handler stay valid as long as it holds them. They may share memory with other events that came
+ * together with them: copy what is kept for long.
+ */
+export interface WorkerHandlers {
+  /**
+   * Answers a request that is no upgrade. Nothing: 200 with an empty body. An error: 500, and `handleError` is told.
+   * Without this handler in any worker: 503. No answer within `requestTimeout`: 504.
+   */
+  handleHttpRequest?(request: HttpRequest): HttpResponse | Nothing | PromiseLike<HttpResponse | Nothing>;
+  /**
+   * Decides on a WebSocket upgrade, before the client gets its 101. An error: 500, and `handleError` is told. Without
+   * this handler in any worker every upgrade is accepted.
+   */
+  handleSocketUpgrade?(request: HttpRequest): UpgradeDecision | PromiseLike<UpgradeDecision>;
+  /** A socket is open; called once, before any message of it. `request` is the one that was upgraded. */
+  handleSocketOpen?(socketId: SocketId, request: HttpRequest, token?: Token): unknown;
+  /**
+   * A message came: a string for a text message, a Buffer for a binary one. `token` is the socket's token when the
+   * message was read.
+   */
+  handleSocketMessage?(data: string | Buffer, socketId: SocketId, token?: Token): unknown;
+  /** A socket for which more than half of `maxBackpressure` waited has taken all of it. */
+  handleSocketDrain?(socketId: SocketId, token?: Token): unknown;
+  /**
+   * A socket is closed; called exactly once for each one that was opened, after its last message. `code` is what the
+   * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame.
+   */
+  handleSocketClose?(socketId: SocketId, token: Token, code: number, reason: string): unknown;
+  /** A handler threw or rejected. Without this handler the error goes to stderr with its stack. */
+  handleError?(error: unknown, context: ErrorContext): unknown;
+}
+
+/** A thread's registration as a worker. */
+export interface Registration {
+  /**
+   * Gives the thread's sockets and events to the other workers. What this thread was given already it finishes. A
+   * second call does nothing.
+   */
+  unregister(): void;
+}

@@ -1,0 +1,333 @@
+/**
+ * A thread that handles events: takes batches from the addon, calls the handlers, and sees to it that those of one
+ * socket come one after the other.
+ */
+
+import { isMainThread } from 'node:worker_threads';
+import { checkObject, invalid } from './arguments.cjs';
+import { Backlog } from './backlog.cjs';
+import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './batch.cjs';
+import { corkedByBatches, corkForThisTask } from './cork.cjs';
+import { WsBrokerError } from './errors.cjs';
+import { native } from './native.cjs';
+import { PackedRequest } from './request.cjs';
+import { decide, refuseWithStatus, respond, respondWithStatus } from './response.cjs';
+import type { ErrorContext, HttpRequest, SocketId, Token, WorkerHandlers } from './types.cjs';
+
+/** How many batches are handled before timers and I/O of the application's thread get their turn. */
+const BATCHES_PER_TURN = 8;
+
+const HANDLERS = [
+  'handleHttpRequest',
+  'handleSocketUpgrade',
+  'handleSocketOpen',
+  'handleSocketMessage',
+  'handleSocketDrain',
+  'handleSocketClose',
+  'handleError',
+] as const satisfies readonly (keyof WorkerHandlers)[];
+
+type HandlerName = (typeof HANDLERS)[number];
+
+/** What handlers are called for. */
+type SocketEventKind = typeof OPEN | typeof MESSAGE | typeof DRAIN | typeof CLOSE;
+
+const HANDLER_OF: Readonly<Record<SocketEventKind, HandlerName>> = {
+  [OPEN]: 'handleSocketOpen',
+  [MESSAGE]: 'handleSocketMessage',
+  [DRAIN]: 'handleSocketDrain',
+  [CLOSE]: 'handleSocketClose',
+};
+
+/** An event that has to wait for its turn. */
+export interface SocketEvent {
+  kind: SocketEventKind;
+  token: Token;
+  /** A message's data, the request of an open, the reason of a close. */
+  payload: string | Buffer | HttpRequest | undefined;
+  /** The code of a close. */
+  code: number;
+}
+
+/**
+ * The registration of a thread. It ends with `retire` and the last handler that was called before.
+ */
+export class WorkerThread {
+  readonly #handlers: WorkerHandlers;
+  readonly #handle: number;
+  /** How many messages have been handled, modulo 2^32. The addon reads it when the thread ends. */
+  readonly #finishedMessages = new Uint32Array(new ArrayBuffer(Uint32Array.BYTES_PER_ELEMENT));
+  /** Sockets with a handler that has returned a promise, and what waits behind it. */
+  readonly #busySockets = new Map<SocketId, Backlog>();
+  /** Requests whose handler has returned a promise. */
+  readonly #openRequests = new Map<number, PackedRequest>();
+  #isRetired = false;
+  #isInTurn = false;
+
+  /**
+   * @throws WsBrokerError `WSB_INVALID_ARGUMENT` for what is no object of handlers, `WSB_ALREADY_REGISTERED`
+   */
+  constructor(handlers: unknown) {
+    this.#handlers = checkHandlers(handlers);
+    const { handleHttpRequest, handleSocketUpgrade } = this.#handlers;
+    this.#handle = native.register(
+      handleHttpRequest !== undefined,
+      handleSocketUpgrade !== undefined,
+      () => this.#turn(),
+      this.#finishedMessages,
+      isMainThread,
+    );
+    if (this.#handle === 0) {
+      throw new WsBrokerError(
+        'WSB_ALREADY_REGISTERED',
+        'this thread is registered as a worker already; call unregister() of that registration first',
+      );
+    }
+  }
+
+  /** Gives sockets and events to the other workers. */
+  retire(): void {
+    if (this.#isRetired) return;
+    this.#isRetired = true;
+    native.retire(this.#handle);
+    this.#endWhenIdle();
+  }
+
+  #endWhenIdle(): void {
+    const isIdle = !this.#isInTurn && this.#busySockets.size === 0 && this.#openRequests.size === 0;
+    if (this.#isRetired && isIdle) native.end(this.#handle);
+  }
+
+  /** Lets no exception out: there is nobody above it. */
+  #turn(): void {
+    this.#isInTurn = true;
+    let isMoreWaiting = true;
+    corkedByBatches(() => {
+      for (let count = 0; count < BATCHES_PER_TURN && isMoreWaiting; count += 1) {
+        const bytes = native.take(this.#handle);
+        if (bytes === undefined) isMoreWaiting = false;
+        else this.#dispatch(new Batch(bytes));
+      }
+    });
+    this.#isInTurn = false;
+    if (isMoreWaiting) setImmediate(() => this.#turn());
+    else this.#endWhenIdle();
+  }
+
+  #dispatch(batch: Batch): void {
+    while (batch.next()) {
+      const { kind, id } = batch;
+      switch (kind) {
+        case MESSAGE:
+          this.#arrive(id, kind, batch.token, batch.data, 0);
+          break;
+        case OPEN:
+          this.#arrive(id, kind, batch.token, new PackedRequest(batch.requestBlock), 0);
+          break;
+        case DRAIN:
+          this.#arrive(id, kind, batch.token, undefined, 0);
+          break;
+        case CLOSE:
+          this.#arrive(id, kind, batch.token, batch.reason, batch.code);
+          break;
+        case REQUEST:
+          this.#answerRequest(id, new PackedRequest(batch.requestBlock));
+          break;
+        case UPGRADE:
+          this.#decideUpgrade(id, new PackedRequest(batch.requestBlock));
+          break;
+        case ABORT:
+          this.#openRequests.get(id)?.abort();
+          break;
+      }
+    }
+  }
+
+  /** An event of a socket: handled now, or behind the promise that the socket waits for. */
+  #arrive(id: SocketId, kind: SocketEventKind, token: Token, payload: SocketEvent['payload'], code: number): void {
+    // The first test alone is what an application pays whose handlers are synchronous.
+    const backlog = this.#busySockets.size === 0 ? undefined : this.#busySockets.get(id);
+    if (backlog === undefined) {
+      const promise = this.#call(id, kind, token, payload, code);
+      if (promise !== undefined) this.#wait(id, kind, promise, new Backlog());
+      return;
+    }
+    // A copy of its own: a view would keep the whole batch in memory for as long as it waits.
+    const kept = Buffer.isBuffer(payload) ? Buffer.from(payload) : payload;
+    backlog.push({ kind, token: token && Buffer.from(token), payload: kept, code });
+    if (backlog.isLong && !backlog.isPaused) {
+      backlog.isPaused = true;
+      native.pause(id);
+    }
+  }
+
+  /** Calls the handler of an event. A promise: it is still busy. */
+  #call(
+    id: SocketId,
+    kind: SocketEventKind,
+    token: Token,
+    payload: SocketEvent['payload'],
+    code: number,
+  ): Promise<unknown> | undefined {
+    try {
+      const result = this.#callHandler(id, kind, token, payload, code);
+      if (isThenable(result)) return Promise.resolve(result);
+    } catch (error) {
+      this.#report(error, { handler: HANDLER_OF[kind], socketId: id });
+    }
+    if (kind === MESSAGE) this.#countMessage();
+    return undefined;
+  }
+
+  #callHandler(
+    id: SocketId,
+    kind: SocketEventKind,
+    token: Token,
+    payload: SocketEvent['payload'],
+    code: number,
+  ): unknown {
+    const handlers = this.#handlers;
+    switch (kind) {
+      case MESSAGE:
+        return handlers.handleSocketMessage?.(payload as string | Buffer, id, token);
+      case OPEN:
+        return handlers.handleSocketOpen?.(id, payload as HttpRequest, token);
+      case DRAIN:
+        return handlers.handleSocketDrain?.(id, token);
+      case CLOSE:
+        native.beginClose(this.#handle, id);
+        return handlers.handleSocketClose?.(id, token, code, payload as string);
+    }
+  }
+
+  #countMessage(): void {
+    (this.#finishedMessages[0] as number) += 1;
+  }
+
+  /** Goes on with the socket's next event when the promise has settled. */
+  #wait(id: SocketId, kind: SocketEventKind, promise: Promise<unknown>, backlog: Backlog): void {
+    this.#busySockets.set(id, backlog);
+    const settled = () => {
+      if (kind === MESSAGE) this.#countMessage();
+      this.#workOff(id, backlog);
+    };
+    promise.then(settled, (error: unknown) => {
+      this.#report(error, { handler: HANDLER_OF[kind], socketId: id });
+      settled();
+    });
+  }
+
+  #workOff(id: SocketId, backlog: Backlog): void {
+    for (let event = backlog.shift(); event !== undefined; event = backlog.shift()) {
+      const promise = this.#call(id, event.kind, event.token, event.payload, event.code);
+      if (backlog.isPaused && backlog.isShort) {
+        backlog.isPaused = false;
+        native.resume(id);
+      }
+      if (promise !== undefined) {
+        this.#wait(id, event.kind, promise, backlog);
+        return;
+      }
+    }
+    this.#busySockets.delete(id);
+    this.#endWhenIdle();
+  }
+
+  #answerRequest(id: number, request: PackedRequest): void {
+    if (this.#handlers.handleHttpRequest === undefined) {
+      respondWithStatus(id, 503);
+      return;
+    }
+    this.#handleRequest(id, request, {
+      handler: 'handleHttpRequest',
+      call: () => this.#handlers.handleHttpRequest?.(request),
+      answer: (response) => respond(id, response),
+      fail: () => respondWithStatus(id, 500),
+    });
+  }
+
+  #decideUpgrade(id: number, request: PackedRequest): void {
+    this.#handleRequest(id, request, {
+      handler: 'handleSocketUpgrade',
+      call: () => this.#handlers.handleSocketUpgrade?.(request),
+      answer: (decision) => decide(id, decision),
+      fail: () => refuseWithStatus(id, 500),
+    });
+  }
+
+  #handleRequest(id: number, request: PackedRequest, { handler, call, answer, fail }: RequestSteps): void {
+    const failed = (error: unknown) => {
+      fail();
+      this.#report(error, { handler, request });
+    };
+    try {
+      const result = call();
+      if (!isThenable(result)) {
+        answer(result);
+        return;
+      }
+      this.#openRequests.set(id, request);
+      Promise.resolve(result)
+        .then((settled) => {
+          corkForThisTask();
+          answer(settled);
+        })
+        .catch(failed)
+        .then(() => {
+          this.#openRequests.delete(id);
+          this.#endWhenIdle();
+        });
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  /** An error of the application's code goes to its `handleError`, or to stderr. It never ends the thread. */
+  #report(error: unknown, context: ErrorContext): void {
+    const lastResort = (second: unknown) => {
+      tellStderr(`${context.handler} failed:`, error);
+      tellStderr('handleError failed as well:', second);
+    };
+    try {
+      if (this.#handlers.handleError === undefined) {
+        tellStderr(`${context.handler} failed:`, error);
+        return;
+      }
+      const result = this.#handlers.handleError(error, context);
+      if (isThenable(result)) Promise.resolve(result).catch(lastResort);
+    } catch (second) {
+      lastResort(second);
+    }
+  }
+}
+
+/** How to get from a request's event to its answer. */
+interface RequestSteps {
+  handler: HandlerName;
+  call: () => unknown;
+  /** Throws when the result is none. */
+  answer: (result: unknown) => void;
+  fail: () => void;
+}
+
+function tellStderr(text: string, error: unknown): void {
+  try {
+    console.error(`wsbroker: ${text}`, error);
+  } catch {
+    // A console that throws, or an error that throws when it is printed, is no reason to lose events.
+  }
+}
+
+function checkHandlers(value: unknown): WorkerHandlers {
+  const handlers = checkObject(value, 'worker');
+  for (const name of HANDLERS) {
+    if (handlers[name] !== undefined && typeof handlers[name] !== 'function') {
+      invalid(`worker.${name}`, 'a function', handlers[name]);
+    }
+  }
+  return handlers as WorkerHandlers;
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function';
+}
