@@ -1,0 +1,140 @@
+/** Runs a program of example/ as a user would, and talks to it with a client that is not ours. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import WebSocket from 'ws';
+
+/** How long anything here may take before it counts as failed, in ms. Generous: a busy machine is no failure. */
+export const DEADLINE = 15_000;
+
+const directory = fileURLToPath(new URL('../../example/', import.meta.url));
+
+/** The promise's value, or an error that says what did not happen in time. */
+export async function within(promise, what, milliseconds = DEADLINE) {
+  const alarm = new AbortController();
+  const late = delay(milliseconds, undefined, { signal: alarm.signal }).then(() => {
+    throw new Error(`not within ${milliseconds} ms: ${typeof what === 'function' ? what() : what}`);
+  });
+  late.catch(() => {}); // it is aborted when the promise was in time
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    alarm.abort();
+  }
+}
+
+/** Repeats an assertion until it holds; after the deadline its error is thrown. */
+export async function eventually(assertion, milliseconds = DEADLINE) {
+  const end = performance.now() + milliseconds;
+  for (;;) {
+    try {
+      return await assertion();
+    } catch (error) {
+      if (performance.now() > end) throw error;
+    }
+    await delay(20);
+  }
+}
+
+/** Starts a program of example/ on a free port, or the one in `env`, and waits for its address. Ended with the test `t`. */
+export async function startExample(t, script, env = {}) {
+  const child = runExample(t, script, { PORT: '0', ...env });
+  const address = () => /^listening on (http:\/\/\S+)$/m.exec(child.output)?.[1];
+  await child.waitFor(address, `${script} prints its address`);
+  const url = address();
+  return Object.assign(child, { url, port: new URL(url).port, socketUrl: url.replace('http', 'ws') });
+}
+
+/** Starts a program of example/ and leaves it to the caller what to wait for. */
+export function runExample(t, script, env) {
+  const child = spawn(process.execPath, [script], {
+    cwd: directory,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let ended = false;
+  const exited = once(child, 'close').then(([code, signal]) => {
+    ended = true;
+    return { code, signal };
+  });
+  t.after(() => kill());
+
+  const run = { output: '', errors: '', exited, waitFor, stop, kill };
+  child.stdout.setEncoding('utf8').on('data', (text) => (run.output += text));
+  child.stderr.setEncoding('utf8').on('data', (text) => (run.errors += text));
+  return run;
+
+  /** Waits until `condition()` is truthy; throws when the program ends before, or at the deadline. */
+  async function waitFor(condition, what) {
+    const end = performance.now() + DEADLINE;
+    while (!condition()) {
+      if (ended || performance.now() > end) {
+        throw new Error(`${ended ? 'ended' : 'too late'} before: ${what}\n${run.output}${run.errors}`);
+      }
+      await delay(20);
+    }
+  }
+
+  /** Asks the program to stop as a terminal or a service manager does. Resolves with `{ code, signal }`. */
+  function stop(signal = 'SIGTERM') {
+    child.kill(signal);
+    return within(exited, () => `end after ${signal}\n${run.output}${run.errors}`);
+  }
+
+  function kill() {
+    child.kill('SIGKILL');
+    return exited;
+  }
+}
+
+/** A connected WebSocket whose messages wait, in their order, until `next()` asks for them. Ended with the test `t`. */
+export async function connect(t, url, options) {
+  const socket = new WebSocket(url, options);
+  t.after(() => socket.terminate());
+  const waiting = [];
+  socket.on('message', (data, isBinary) => {
+    waiting.push(isBinary ? data : data.toString());
+    socket.emit('queued');
+  });
+  socket.on('error', () => {}); // 'close' follows, with 1006
+  const closed = new Promise((resolve) => socket.once('close', (...args) => resolve(args))).then(([code, reason]) => ({
+    code,
+    reason: reason.toString(),
+  }));
+  await within(once(socket, 'open'), `connection to ${url}`);
+
+  return {
+    closed,
+    send: (data) => socket.send(data),
+    sendJson: (value) => socket.send(JSON.stringify(value)),
+    close: (code, reason) => socket.close(code, reason),
+    /** The next message: a string, or a Buffer for a binary one. */
+    async next() {
+      while (waiting.length === 0) {
+        if (socket.readyState !== WebSocket.OPEN) throw new Error('closed before the next message');
+        await within(Promise.race([once(socket, 'queued'), closed]), 'next message');
+      }
+      return waiting.shift();
+    },
+    async nextJson() {
+      return JSON.parse(await this.next());
+    },
+    /** The next message, parsed, that fits; the ones before it are passed over. */
+    async find(fits) {
+      for (;;) {
+        const message = await this.nextJson();
+        if (fits(message)) return message;
+      }
+    },
+  };
+}
+
+/** The HTTP status that a refused upgrade was answered with. */
+export async function refusal(url, options) {
+  const socket = new WebSocket(url, options);
+  socket.on('error', () => {}); // 'unexpected-response' tells more
+  const [, response] = await within(once(socket, 'unexpected-response'), `refusal of ${url}`);
+  response.destroy();
+  return response.statusCode;
+}

@@ -1,0 +1,207 @@
+// `start` binds before it returns, or throws a sentence that names what is wrong and leaves nothing behind.
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { registerWorkerThread, start, stats } from 'wsbroker';
+import { connect, httpUrl, listen, request, serve, throwsCode } from './helpers/serving.mjs';
+import { Inbox } from './helpers/waiting.mjs';
+
+const BIND = '127.0.0.1:0';
+const PROGRAM = fileURLToPath(new URL('fixtures/program.mjs', import.meta.url));
+
+/** With a worker, so that nothing but the options can be wrong. */
+function registered(t) {
+  const { unregister } = registerWorkerThread({ handleHttpRequest: () => ({ body: 'ok' }) });
+  t.after(unregister);
+  t.after(() => assert.equal(stats().listeners, 0, 'nothing is half-started'));
+}
+
+test('options of the wrong type or without sense are refused by name', (t) => {
+  registered(t);
+  const wrong = {
+    bind: [undefined, null, 3000, {}, ['127.0.0.1:0']],
+    maxMessageSize: [null, '1', -1, 0, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 30, 1n],
+    maxBodySize: [null, '1', -1, 1.5, Number.NaN, 2 ** 30],
+    maxBackpressure: [null, '1', -1, 0, 1.5, Number.NaN, 2 ** 53],
+    slowConsumer: [null, true, 'Close', 'wait', 0],
+    heartbeat: [null, true, 45_000, 'off', []],
+    'heartbeat.interval': [null, 0, -1, 1.5, '1', 2 ** 31],
+    'heartbeat.timeout': [null, 0, -1, 1.5, '1', 2 ** 31],
+    requestTimeout: [null, 0, -1, 1.5, '1', 2 ** 31, Number.POSITIVE_INFINITY],
+    closeTimeout: [null, 0, -1],
+    headerTimeout: [null, 0, -1],
+    bodyTimeout: [null, 0, -1],
+    ioThreads: [null, 0, -1, 1.5, 257, '2'],
+  };
+  for (const [name, values] of Object.entries(wrong)) {
+    for (const value of values) {
+      const [option, part] = name.split('.');
+      const options = { bind: BIND, [option]: part ? { [part]: value } : value };
+      const error = throwsCode(() => start(options), 'WSB_INVALID_ARGUMENT');
+      assert.match(error.message, new RegExp(`^options\\.${name.replace('.', '\\.')}: expected .+, got .+`));
+    }
+  }
+  for (const options of [undefined, null, BIND, [BIND], 3000]) {
+    const error = throwsCode(() => start(options), 'WSB_INVALID_ARGUMENT');
+    assert.match(error.message, /^options: expected an object, got /);
+  }
+});
+
+test('a heartbeat whose timeout leaves no time for an answer is refused', (t) => {
+  registered(t);
+  for (const heartbeat of [{ interval: 100, timeout: 100 }, { interval: 120_000 }, { timeout: 45_000 }]) {
+    const error = throwsCode(() => start({ bind: BIND, heartbeat }), 'WSB_INVALID_ARGUMENT');
+    assert.match(error.message, /^options\.heartbeat\.timeout: expected a time longer than the interval/);
+  }
+});
+
+test('an unknown option is refused, with the one that was meant', (t) => {
+  registered(t);
+  const refused = (options) => throwsCode(() => start({ bind: BIND, ...options }), 'WSB_INVALID_ARGUMENT').message;
+  assert.match(refused({ maxBodysize: 1 }), /there is no "maxBodysize".*did you mean 'maxBodySize'\?$/);
+  assert.match(refused({ hearbeat: false }), /did you mean 'heartbeat'\?$/);
+  assert.match(refused({ heartbeat: { intervall: 1 } }), /options\.heartbeat: .*did you mean 'interval'\?$/);
+  assert.doesNotMatch(refused({ tls: {} }), /did you mean/);
+  assert.match(refused({ tls: {} }), /expected bind, .*maxMessageSize/);
+});
+
+test('malformed addresses are refused with a sentence', (t) => {
+  registered(t);
+  const malformed = [
+    '',
+    '127.0.0.1',
+    '127.0.0.1:',
+    '127.0.0.1:x',
+    ':65536',
+    '::1:80',
+    '[::1:80',
+    'http://a:80',
+    'unix:',
+  ];
+  for (const bind of malformed) {
+    const error = throwsCode(() => start({ bind }), 'WSB_INVALID_ADDRESS');
+    assert.ok(error.message.includes(`'${bind}'`) && error.message.includes("'host:port'"), error.message);
+  }
+});
+
+test('a host that does not resolve, and an address of another machine', (t) => {
+  registered(t);
+  throwsCode(() => start({ bind: 'no-such-host.invalid:0' }), 'WSB_INVALID_ADDRESS');
+  throwsCode(() => start({ bind: '192.0.2.1:0' }), 'WSB_INVALID_ADDRESS');
+});
+
+test('a port in use', async (t) => {
+  registered(t);
+  const other = net.createServer().listen(0, '127.0.0.1');
+  t.after(() => other.close());
+  await once(other, 'listening');
+  const error = throwsCode(() => start({ bind: `127.0.0.1:${other.address().port}` }), 'WSB_ADDRESS_IN_USE');
+  assert.match(error.message, new RegExp(`127\\.0\\.0\\.1:${other.address().port} is in use`));
+});
+
+test('a missing right', { skip: !process.seteuid && 'no users here' }, (t) => {
+  registered(t);
+  const { uid } = os.userInfo();
+  if (uid === 0) process.seteuid('nobody'); // anybody but root may not write to the root folder
+  try {
+    const error = throwsCode(() => start({ bind: 'unix:/wsbroker-test.sock' }), 'WSB_PERMISSION_DENIED');
+    assert.match(error.message, /may not listen on .*\/wsbroker-test\.sock/);
+  } finally {
+    if (uid === 0) process.seteuid(uid);
+  }
+});
+
+test('no worker', () => {
+  const error = throwsCode(() => start({ bind: BIND }), 'WSB_NO_WORKER');
+  assert.match(error.message, /registerWorkerThread\(\)/);
+  assert.equal(stats().listeners, 0);
+});
+
+test('the address tells the port that was taken, and cannot be changed', async (t) => {
+  const server = serve(t);
+  assert.equal(server.address.host, '127.0.0.1');
+  assert.ok(server.address.port > 0);
+  assert.ok(Object.isFrozen(server.address));
+});
+
+test('IPv6 and a host name', async (t) => {
+  const handlers = { handleHttpRequest: ({ remoteAddress }) => ({ body: remoteAddress }) };
+  const six = serve(t, handlers, { bind: '[::1]:0' });
+  assert.equal(six.address.host, '::1');
+  assert.equal(await (await fetch(httpUrl(six))).text(), '::1');
+  const named = listen({ bind: 'localhost:0' });
+  assert.ok(['127.0.0.1', '::1'].includes(named.address.host));
+  assert.equal(await (await fetch(httpUrl(named))).text(), named.address.host);
+});
+
+test('every interface', async (t) => {
+  const server = serve(t, { handleHttpRequest: () => ({ body: 'ok' }) }, { bind: ':0' });
+  assert.equal(await (await fetch(`http://127.0.0.1:${server.address.port}/`)).text(), 'ok');
+});
+
+test('a Unix socket', { skip: process.platform === 'win32' && 'no Unix sockets' }, async (t) => {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'wsbroker-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const file = path.join(folder, 'app.sock');
+  const server = serve(
+    t,
+    { handleHttpRequest: (request) => ({ body: request.remoteAddress }) },
+    { bind: `unix:${file}` },
+  );
+  assert.deepEqual(server.address, { path: file });
+  assert.equal((await request(server)).body, 'unix');
+  throwsCode(() => start({ bind: `unix:${file}` }), 'WSB_ADDRESS_IN_USE');
+});
+
+test('several servers share the sockets of one broker', async (t) => {
+  const opened = new Inbox();
+  const first = serve(t, { handleSocketOpen: (socketId) => opened.push(socketId) });
+  const second = listen();
+  await connect(t, first);
+  await connect(t, second);
+  assert.equal(new Set(await opened.take(2)).size, 2);
+  assert.equal(stats().listeners, 2);
+});
+
+/** The I/O threads of a process whose first server is started with these options and this environment variable. */
+async function ioThreads(options, variable) {
+  const program = `
+    const { registerWorkerThread, start, stats } = await import('wsbroker');
+    registerWorkerThread({});
+    const options = JSON.parse(process.argv[3]);
+    const outcomes = options.map((each) => {
+      try {
+        return start({ bind: '127.0.0.1:0', ...each }) && stats().ioThreads;
+      } catch (error) {
+        return error.code + ' ' + error.message;
+      }
+    });
+    console.log(JSON.stringify(outcomes));
+    process.exit();`;
+  const env = { ...process.env, WSBROKER_IO_THREADS: variable };
+  const { stdout } = await promisify(execFile)(process.execPath, [PROGRAM, program, JSON.stringify(options)], { env });
+  return JSON.parse(stdout);
+}
+
+test('the first server decides how many I/O threads there are', async () => {
+  const [first, second, same, other] = await ioThreads([{ ioThreads: 3 }, {}, { ioThreads: 3 }, { ioThreads: 2 }], '7');
+  assert.deepEqual([first, second, same], [3, 3, 3]);
+  assert.match(other, /^WSB_INVALID_ARGUMENT ioThreads: expected 3, which the first listener decided/);
+});
+
+test('without the option WSBROKER_IO_THREADS decides, and rubbish in it is refused', async () => {
+  assert.deepEqual(await ioThreads([{}, { ioThreads: 5 }], '5'), [5, 5]);
+  for (const variable of ['0', '257', 'many', '-1', '1.5']) {
+    const [refused, given] = await ioThreads([{}, { ioThreads: 2 }], variable);
+    assert.match(refused, /^WSB_INVALID_ARGUMENT WSBROKER_IO_THREADS: expected a whole number from 1 to 256/);
+    assert.equal(given, 2, 'the option goes before the variable');
+  }
+});

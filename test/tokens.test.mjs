@@ -1,0 +1,87 @@
+// Tokens: bytes that the application ties to a socket, given back with its events.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { close, getToken, send, setToken } from 'wsbroker';
+import { connect, serve } from './helpers/serving.mjs';
+import { Inbox } from './helpers/waiting.mjs';
+
+test('a token is bytes, given back as a copy', async (t) => {
+  const ids = new Inbox();
+  const server = serve(t, { handleSocketOpen: (socketId) => ids.push(socketId) });
+  await connect(t, server);
+  const id = await ids.next();
+  assert.equal(getToken(id), undefined);
+  for (const token of [
+    'ünï',
+    Buffer.from('ünï'),
+    new Uint8Array(Buffer.from('ünï')),
+    Uint8Array.from(Buffer.from('ünï')).buffer,
+  ]) {
+    assert.equal(setToken(id, token), true);
+    assert.deepEqual(getToken(id), Buffer.from('ünï'));
+  }
+  getToken(id).fill(0);
+  assert.equal(getToken(id).toString(), 'ünï');
+  const mine = Buffer.from('mine');
+  setToken(id, mine);
+  mine.fill(0);
+  assert.equal(getToken(id).toString(), 'mine');
+
+  setToken(id, '');
+  assert.deepEqual(getToken(id), Buffer.alloc(0), 'an empty token is a token');
+  assert.equal(setToken(id, undefined), true);
+  assert.equal(getToken(id), undefined);
+  setToken(id, Buffer.alloc(100_000, 7));
+  assert.equal(getToken(id).length, 100_000);
+  close(id);
+  assert.equal(setToken(id, 'late'), false);
+  assert.equal(getToken(id), undefined);
+});
+
+test('events come with the token at the time they were read', async (t) => {
+  const events = new Inbox();
+  const server = serve(t, {
+    handleSocketUpgrade: () => ({ token: 'first' }),
+    handleSocketOpen: (_id, _request, token) => events.push(['open', String(token)]),
+    handleSocketMessage(data, socketId, token) {
+      events.push([data, String(token)]);
+      setToken(socketId, data === 'clear' ? undefined : `after ${data}`);
+      send(socketId, 'done');
+    },
+    handleSocketClose: (_id, token) => events.push(['close', String(token)]),
+  });
+  const client = await connect(t, server);
+  for (const word of ['a', 'bb', 'clear', 'dddd']) {
+    client.send(word);
+    await client.inbox.next(); // the next message is read after the token was set
+  }
+  client.close();
+  assert.deepEqual(await events.take(6), [
+    ['open', 'first'],
+    ['a', 'first'],
+    ['bb', 'after a'],
+    ['clear', 'after bb'],
+    ['dddd', 'undefined'],
+    ['close', 'after dddd'],
+  ]);
+});
+
+test('tokens of every length do not disturb the payload behind them', async (t) => {
+  const seen = new Inbox();
+  const server = serve(t, {
+    handleSocketUpgrade: ({ query }) => ({ token: 't'.repeat(Number(query)) }),
+    handleSocketOpen: (_id, { path, query }, token) => seen.push([path, Number(query), token.length]),
+    handleSocketMessage: (data, _id, token) => seen.push([String(data), data.length, token.length]),
+  });
+  for (let length = 0; length < 9; length += 1) {
+    const client = await connect(t, server, { path: `/path?${length}` });
+    client.send('é'.repeat(length));
+    client.send(Buffer.alloc(length, 'x'));
+    assert.deepEqual(await seen.take(3), [
+      ['/path', length, length],
+      ['é'.repeat(length), length, length],
+      ['x'.repeat(length), length, length],
+    ]);
+  }
+});
