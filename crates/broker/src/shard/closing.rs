@@ -71,7 +71,7 @@ impl Shard {
     ) {
         let reported = code.unwrap_or(close::NO_STATUS);
         if self.sockets[key as usize].phase == Phase::Open {
-            self.queue_close_frame(key, reported, "");
+            self.queue_close_frame(key, reported, reason);
         }
         self.finish(key, reported, reason, !drained);
     }
