@@ -166,7 +166,6 @@ test('a client that gives up before the decision opens no socket', async (t) => 
     handleSocketOpen: (socketId) => opened.push(socketId),
   });
   const client = open(t, server);
-  client.on('error', () => {});
   const incoming = await within(asked.promise, 'the upgrade');
   client.terminate();
   await eventually(() => assert.ok(incoming.signal.aborted));

@@ -74,7 +74,7 @@ test('a request that is being handled is still answered', async (t) => {
 
 test('idle connections do not hold it up', async (t) => {
   const server = serve(t);
-  const idle = net.connect(server.address);
+  const idle = net.connect(server.address).on('error', () => {}); // it may be reset
   t.after(() => idle.destroy());
   await once(idle, 'connect');
   const started = performance.now();
@@ -127,9 +127,7 @@ test('sockets that came while it was stopping are not left behind', async (t) =>
   const summary = await within(server.stop(), 'the stop');
   assert.ok(summary.closed <= 20);
   // Refused, closed or never accepted: whatever became of a client, the broker holds none.
-  const opened = (
-    await Promise.all(clients.map((client) => Promise.race([client, new Promise((r) => setTimeout(r, 500))])))
-  ).filter(Boolean);
+  const opened = (await Promise.all(clients)).filter(Boolean);
   for (const client of opened) await within(client.closed, 'a client that got in is closed');
   await eventually(() => assert.equal(connectionCount(), 0));
 });

@@ -76,6 +76,7 @@ export async function connect(t, server, { path = '/', protocols = [], ...option
 export function open(t, server, { path = '/', protocols = [], ...options } = {}) {
   const client = new WebSocket(socketUrl(server, path), protocols, { perMessageDeflate: false, ...options });
   client.inbox = new Inbox();
+  client.on('error', () => {}); // whoever waits for the opening hears of it, and `closed` comes behind it
   client.on('message', (data, isBinary) => client.inbox.push(isBinary ? data : data.toString()));
   client.closed = new Promise((resolve) => {
     client.on('close', (code, reason) => resolve({ code, reason: reason.toString() }));
@@ -87,7 +88,6 @@ export function open(t, server, { path = '/', protocols = [], ...options } = {})
 /** The answer to a handshake that was refused: `{ status, headers, body }`. */
 export async function refusal(t, server, options) {
   const client = open(t, server, options);
-  client.on('error', () => {}); // the refusal itself
   const [, response] = await within(once(client, 'unexpected-response'), 'the handshake is refused');
   return readResponse(response);
 }

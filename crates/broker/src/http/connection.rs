@@ -1,6 +1,9 @@
 //! One connection, from accept until it is done or becomes a WebSocket.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -31,6 +34,8 @@ pub(super) struct Connection {
     pub(super) shard: Arc<ShardHandle>,
     pub(super) listener: Arc<ListenerShared>,
     pub(super) remote_address: String,
+    /// An answer went out before its request had been read to the end.
+    pub(super) cut_short: AtomicBool,
     /// Filled by the exchange that answers 101: the place its socket has been given.
     pub(super) upgraded: Mutex<Option<Reserved>>,
 }
@@ -42,6 +47,7 @@ pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: 
     let connection = Arc::new(Connection {
         shard: Arc::clone(&shard),
         remote_address: transport.remote_address(),
+        cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
         listener: Arc::clone(&listener),
     });
@@ -61,7 +67,7 @@ pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: 
     let result = loop {
         tokio::select! {
             biased;
-            result = std::future::poll_fn(|cx| http.poll_without_shutdown(cx)) => break result,
+            result = poll_fn(|cx| http.poll_without_shutdown(cx)) => break result,
             now = StopPhase::changed(&mut phase) => match now {
                 StopPhase::Serving => {}
                 StopPhase::Draining if !draining => {
@@ -92,20 +98,29 @@ pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: 
             guard,
         }),
         _ => {
+            let cut_short = result.is_err() || connection.cut_short.load(Ordering::Relaxed);
             tokio::select! {
-                () = linger(transport) => {}
+                () = linger(transport, cut_short) => {}
                 () = StopPhase::cut(&mut phase) => {}
             }
         }
     }
 }
 
-/// Ends our side and waits for the peer to end its own, within bounds.
-async fn linger(mut transport: Transport) {
+/// Ends our side. A peer that may still be sending is read, within bounds, until it ends its own.
+async fn linger(mut transport: Transport, cut_short: bool) {
     if transport.shutdown().await.is_err() {
         return;
     }
     let mut scrap = [0; 4096];
+    if !cut_short {
+        // Between two requests: usually nothing is on its way, and nothing is gained by waiting.
+        let mut read = std::pin::pin!(transport.read(&mut scrap));
+        let now = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+        if !matches!(now, Poll::Ready(Ok(n)) if n > 0) {
+            return;
+        }
+    }
     let _ = tokio::time::timeout(LINGER, async {
         while matches!(transport.read(&mut scrap).await, Ok(n) if n > 0) {}
     })

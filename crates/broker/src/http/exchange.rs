@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, header::CONTENT_LENGTH, request};
@@ -38,6 +39,7 @@ async fn answer(connection: &Connection, head: &request::Parts, body: Incoming) 
         Err(refusal) => {
             let mut response = refusal.into_http(&head.method);
             closing(&mut response);
+            connection.cut_short.store(true, Ordering::Relaxed);
             return response;
         }
     };
