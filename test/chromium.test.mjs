@@ -4,7 +4,8 @@ import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { close, registerWorkerThread, send, start } from 'wsbroker';
 import { launchChromium, skipReason } from './helpers/chromium.mjs';
-import { eventually, startExample, within } from './helpers/examples.mjs';
+import { startExample } from './helpers/examples.mjs';
+import { eventually, within } from './helpers/waiting.mjs';
 
 test('chat: two pages talk, see each other, and come back after the server was killed', {
   skip: skipReason,

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
-import { connect, eventually, refusal, runExample, startExample, within } from './helpers/examples.mjs';
+import { connect, refusal, runExample, startExample } from './helpers/examples.mjs';
+import { eventually, within } from './helpers/waiting.mjs';
 
 /** SIGTERM ends a process on Windows without asking it, so there is nothing to see of its exit code. */
 async function stopsCleanly(example, signal) {

@@ -1,13 +1,8 @@
 // The process: it stays alive while it serves, and never when it should end.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { within } from './helpers/waiting.mjs';
-
-const PROGRAM = fileURLToPath(new URL('fixtures/program.mjs', import.meta.url));
+import { runsTo } from './helpers/program.mjs';
 
 const REGISTER = `
   const { registerWorkerThread, send, start, stats } = await import('wsbroker');
@@ -20,20 +15,6 @@ const SERVE = `
   ${REGISTER}
   const server = start({ bind: '127.0.0.1:0' });
   const url = 'http://127.0.0.1:' + server.address.port;`;
-
-/** Runs a program to its end, which must come by itself, and expects this of it; gives what it wrote to stderr. */
-async function runsTo(expected, program) {
-  const child = spawn(process.execPath, [PROGRAM, program], { env: { ...process.env, WSBROKER_IO_THREADS: '2' } });
-  const exited = new Promise((resolve) => child.on('close', (code, signal) => resolve({ code, signal })));
-  try {
-    const ended = Promise.all([exited, text(child.stdout), text(child.stderr)]);
-    const [end, stdout, stderr] = await within(ended, 'the end of the program', 60_000);
-    assert.deepEqual({ ...end, stdout: stdout.trim() }, { code: 0, signal: null, stdout: '', ...expected }, stderr);
-    return stderr;
-  } finally {
-    child.kill('SIGKILL');
-  }
-}
 
 test('loading the package keeps nothing alive', () => runsTo({}, `await import('wsbroker');`));
 

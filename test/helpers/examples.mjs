@@ -4,38 +4,9 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import WebSocket from 'ws';
-
-/** How long anything here may take before it counts as failed, in ms. Generous: a busy machine is no failure. */
-export const DEADLINE = 15_000;
+import { DEADLINE, within } from './waiting.mjs';
 
 const directory = fileURLToPath(new URL('../../example/', import.meta.url));
-
-/** The promise's value, or an error that says what did not happen in time. */
-export async function within(promise, what, milliseconds = DEADLINE) {
-  const alarm = new AbortController();
-  const late = delay(milliseconds, undefined, { signal: alarm.signal }).then(() => {
-    throw new Error(`not within ${milliseconds} ms: ${typeof what === 'function' ? what() : what}`);
-  });
-  late.catch(() => {}); // it is aborted when the promise was in time
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    alarm.abort();
-  }
-}
-
-/** Repeats an assertion until it holds; after the deadline its error is thrown. */
-export async function eventually(assertion, milliseconds = DEADLINE) {
-  const end = performance.now() + milliseconds;
-  for (;;) {
-    try {
-      return await assertion();
-    } catch (error) {
-      if (performance.now() > end) throw error;
-    }
-    await delay(20);
-  }
-}
 
 /** Starts a program of example/ on a free port, or the one in `env`, and waits for its address. Ended with the test `t`. */
 export async function startExample(t, script, env = {}) {
@@ -79,7 +50,7 @@ export function runExample(t, script, env) {
   /** Asks the program to stop as a terminal or a service manager does. Resolves with `{ code, signal }`. */
   function stop(signal = 'SIGTERM') {
     child.kill(signal);
-    return within(exited, () => `end after ${signal}\n${run.output}${run.errors}`);
+    return within(exited, `end after ${signal}`);
   }
 
   function kill() {

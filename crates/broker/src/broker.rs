@@ -6,6 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::channel::{Channels, Snapshot};
 use crate::codec;
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) roster: Roster,
     pub(crate) counters: CallCounters,
     shards: OnceLock<Vec<Arc<ShardHandle>>>,
+    /// Held while the shards are started: two first listeners at once start one set.
+    starting: Mutex<()>,
     /// The shortest deadline of any listener so far, in milliseconds: how often the shards have to sweep.
     shortest_deadline: AtomicU64,
     listeners_started: AtomicUsize,
@@ -64,6 +67,7 @@ impl Broker {
             roster: Roster::new(),
             counters: CallCounters::default(),
             shards: OnceLock::new(),
+            starting: Mutex::new(()),
             shortest_deadline: AtomicU64::new(u64::MAX),
             listeners_started: AtomicUsize::new(0),
         };
@@ -308,14 +312,15 @@ impl Core {
         self: &Arc<Self>,
         wanted: Option<usize>,
     ) -> Result<&[Arc<ShardHandle>], StartError> {
+        let starting = self.starting.lock();
         let shards = match self.shards.get() {
             Some(shards) => shards,
             None => {
                 let started = shard::start(self.io_threads(wanted)?, self)?;
-                // Two first listeners at once: the loser's shards find their core without them and end.
                 self.shards.get_or_init(|| started)
             }
         };
+        drop(starting);
         match wanted {
             Some(wanted) if wanted != shards.len() => Err(StartError::InvalidArgument {
                 name: "ioThreads",
@@ -499,6 +504,6 @@ pub(crate) struct Publication {
     pub(crate) frame: Bytes,
     pub(crate) members: Snapshot,
     pub(crate) except: Option<SocketId>,
-    /// Members for whom too much waited: no room was taken for them.
+    /// Members for whom too much waited, in the order of `members`: no room was taken for them.
     pub(crate) skipped: Vec<SocketId>,
 }

@@ -165,7 +165,8 @@ fn bind_unix(path: &Path, address: &str) -> Result<Bound, StartError> {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err() {
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && UnixStream::connect(path).is_err_and(refused) {
         // Left behind by a process that did not end in order.
         let _ = std::fs::remove_file(path);
     }
@@ -436,8 +437,9 @@ impl Source {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Events are small and wait for nobody.
-                stream.set_nodelay(true)?;
+                // Events are small and wait for nobody. Some systems refuse it to a peer that has left already;
+                // that is found by the first read.
+                let _ = stream.set_nodelay(true);
                 Ok(Transport::Tcp(stream))
             }
             #[cfg(unix)]

@@ -76,12 +76,17 @@ impl SocketEntry {
     /// message of any size, so that a message the limit of messages allows is never refused out of hand.
     pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
         let options = &self.listener.options;
-        let before = self.buffered.fetch_add(bytes, Ordering::Relaxed);
-        if before > 0 && before.saturating_add(bytes) > options.max_backpressure {
-            self.buffered.fetch_sub(bytes, Ordering::Relaxed);
-            return Reservation::Slow(options.slow_consumer);
+        // Never added to and taken back: the shard would see bytes that do not come, and keep its drain event.
+        let taken = self
+            .buffered
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                let after = before.saturating_add(bytes);
+                (before == 0 || after <= options.max_backpressure).then_some(after)
+            });
+        match taken {
+            Ok(_) => Reservation::Queued,
+            Err(_) => Reservation::Slow(options.slow_consumer),
         }
-        Reservation::Queued
     }
 
     /// Counts bytes that are queued whatever already waits: a close frame has to go out.
@@ -201,8 +206,9 @@ impl Registry {
     }
 
     pub(crate) fn insert(&self, entry: Arc<SocketEntry>) {
-        self.partition(entry.id).lock().insert(entry.id, entry);
+        // First: once it can be found it can be removed, and the count must not fall below zero.
         self.open.fetch_add(1, Ordering::Relaxed);
+        self.partition(entry.id).lock().insert(entry.id, entry);
     }
 
     pub(crate) fn find(&self, id: SocketId) -> Option<Arc<SocketEntry>> {

@@ -10,6 +10,7 @@
 //! | [`serve`] | `start` and `stop` |
 //! | [`calls`] | the calls on sockets, channels and requests |
 //! | [`stats`] | the engine's numbers as an object |
+//! | [`log`] | the engine's log lines on stderr |
 //! | [`convert`] | JavaScript values to and from the engine's types |
 //!
 //! **No export throws.** A refusal is a return value, which the TypeScript turns into its own error class: Node-API
@@ -19,6 +20,7 @@ mod calls;
 mod convert;
 mod environment;
 mod keep_alive;
+mod log;
 mod pin;
 mod serve;
 mod stats;
@@ -33,7 +35,10 @@ use wsbroker_engine::{Broker, BrokerOptions};
 /// outlive every JavaScript environment.
 fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| Broker::new(BrokerOptions::default()))
+    BROKER.get_or_init(|| {
+        log::start();
+        Broker::new(BrokerOptions::default())
+    })
 }
 
 #[neon::main]

@@ -75,7 +75,8 @@ impl Worker {
         self.queue.id
     }
 
-    /// The next batch, for [`events`](super::batch::events); what was given before counts as handled from now on.
+    /// The next batch, for [`events`](super::batch::events); what was given before counts as handled from now on,
+    /// except for close events: each of them wants a [`begin_close`](Self::begin_close).
     /// `None`: nothing waits, and the next event will call [`WorkerWaker::wake`].
     #[must_use]
     pub fn take(&self) -> Option<Vec<u8>> {
@@ -94,7 +95,7 @@ impl Worker {
 
     /// The worker is gone. Its sockets and the events it had not been given go to the others, HTTP requests it holds
     /// get 503, and the messages given but not finished are counted. `finished_messages` is how many message handlers
-    /// have ended since the worker was registered (wrapping), if known.
+    /// have ended since the worker was registered (wrapping); `None`: those of all batches but the last.
     pub fn end(&self, finished_messages: Option<u32>) {
         let Some(lost) = self.queue.end(finished_messages) else {
             return;
@@ -137,6 +138,8 @@ struct QueueState {
     /// What the last `take` gave; it counts as waiting until the next.
     in_hand_events: u64,
     in_hand_bytes: u64,
+    /// `given_messages` before the last `take`.
+    settled_messages: u32,
     /// The worker has found its queue empty and waits for a wake-up.
     asleep: bool,
     life: Life,
@@ -216,6 +219,7 @@ impl WorkerQueue {
         let state = &mut *guard;
         state.in_hand_events = 0;
         state.in_hand_bytes = 0;
+        state.settled_messages = state.given_messages;
         if state.life != Life::Working {
             return (None, false);
         }
@@ -251,7 +255,7 @@ impl WorkerQueue {
         }
         state.life = Life::Ended;
         self.closed.store(true, Ordering::Release);
-        let finished = finished_messages.unwrap_or(0);
+        let finished = finished_messages.unwrap_or(state.settled_messages);
         Some(state.given_messages.wrapping_sub(finished))
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Connection {
 pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: ConnectionGuard) {
     let listener = Arc::clone(guard.listener());
     let mut phase = listener.phase();
+    // A stop may have begun between the accept and this moment.
+    phase.mark_changed();
     let connection = Arc::new(Connection {
         shard: Arc::clone(&shard),
         remote_address: transport.remote_address(),

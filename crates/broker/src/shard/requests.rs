@@ -145,7 +145,7 @@ impl Shard {
 
     pub(super) fn client_gone(&mut self, id: RequestId) {
         if let Some(pending) = self.requests.remove(&id) {
-            self.staging.batch_of(&pending.worker).abort(id);
+            self.tell_abort(&pending, id);
         }
     }
 
@@ -154,9 +154,17 @@ impl Shard {
             return;
         };
         self.handle.counters.timed_out_requests.add(1);
-        self.staging.batch_of(&pending.worker).abort(id);
+        self.tell_abort(&pending, id);
         let text = "Gateway Timeout\n";
         pending.refuse(Response::plain(StatusCode::GATEWAY_TIMEOUT, text));
+    }
+
+    /// Nobody waits for the answer any more. A worker that has left takes no more events: a batch for it would stay
+    /// here for good.
+    fn tell_abort(&mut self, pending: &Pending, id: RequestId) {
+        if !pending.worker.is_closed() {
+            self.staging.batch_of(&pending.worker).abort(id);
+        }
     }
 
     /// The worker that held this request has gone.
