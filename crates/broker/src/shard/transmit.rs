@@ -37,9 +37,7 @@ impl Shard {
         // In the order of the members.
         let mut skipped = publication.skipped.iter().peekable();
         for entry in publication.members.iter().flat_map(|chunk| chunk.iter()) {
-            if Some(entry.id) == publication.except
-                || skipped.next_if_eq(&&entry.id).is_some()
-            {
+            if Some(entry.id) == publication.except || skipped.next_if_eq(&&entry.id).is_some() {
                 continue;
             }
             self.deliver(entry, publication.frame.clone());
