@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
-import { connect, refusal, runExample, startExample } from './helpers/examples.mjs';
+import { connect, refusal, runExample, startExample, startRustExample } from './helpers/examples.mjs';
 import { eventually, within } from './helpers/waiting.mjs';
 
 /** SIGTERM ends a process on Windows without asking it, so there is nothing to see of its exit code. */
@@ -31,6 +31,20 @@ test('echo: text comes back as text, bytes as bytes, in order', async (t) => {
 test('echo: SIGINT ends it too', async (t) => {
   const example = await startExample(t, 'echo/echo.mjs');
   await stopsCleanly(example, 'SIGINT');
+});
+
+test('the engine without Node: its Rust example echoes and answers HTTP', async (t) => {
+  const example = await startRustExample(t, 'echo');
+  const socket = await connect(t, example.socketUrl);
+
+  socket.send('hello ☕');
+  socket.send(Buffer.from([0, 255, 1]));
+  assert.equal(await socket.next(), 'hello ☕');
+  assert.deepEqual(await socket.next(), Buffer.from([0, 255, 1]));
+  assert.equal(await (await fetch(example.url)).text(), 'connect with a WebSocket client\n');
+
+  await example.kill(); // it serves until it is ended
+  assert.equal((await socket.closed).code, 1006);
 });
 
 test('commonjs: a class as the worker; every socket hears of every request', async (t) => {

@@ -6,20 +6,37 @@ import { fileURLToPath } from 'node:url';
 import WebSocket from 'ws';
 import { DEADLINE, within } from './waiting.mjs';
 
+/** How long cargo may take to compile the engine on a slow machine. */
+const COMPILING = 240_000;
+
 const directory = fileURLToPath(new URL('../../example/', import.meta.url));
 
 /** Starts a program of example/ on a free port, or the one in `env`, and waits for its address. Ended with the test `t`. */
-export async function startExample(t, script, env = {}) {
-  const child = runExample(t, script, { PORT: '0', ...env });
+export function startExample(t, script, env = {}) {
+  return atItsAddress(runExample(t, script, { PORT: '0', ...env }), script);
+}
+
+/** Builds a Rust example of the engine and starts it, which takes as long as cargo has to compile. */
+export function startRustExample(t, name) {
+  const cargo = ['run', '--quiet', '--package', 'wsbroker-engine', '--example', name, '--', '127.0.0.1:0'];
+  return atItsAddress(runProgram(t, 'cargo', cargo), name, COMPILING);
+}
+
+/** Waits until a program has told its address, and adds it to what is known of it. */
+async function atItsAddress(child, script, milliseconds) {
   const address = () => /^listening on (http:\/\/\S+)$/m.exec(child.output)?.[1];
-  await child.waitFor(address, `${script} prints its address`);
+  await child.waitFor(address, `${script} prints its address`, milliseconds);
   const url = address();
   return Object.assign(child, { url, port: new URL(url).port, socketUrl: url.replace('http', 'ws') });
 }
 
 /** Starts a program of example/ and leaves it to the caller what to wait for. */
 export function runExample(t, script, env) {
-  const child = spawn(process.execPath, [script], {
+  return runProgram(t, process.execPath, [script], env);
+}
+
+function runProgram(t, command, args, env) {
+  const child = spawn(command, args, {
     cwd: directory,
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -37,8 +54,8 @@ export function runExample(t, script, env) {
   return run;
 
   /** Waits until `condition()` is truthy; throws when the program ends before, or at the deadline. */
-  async function waitFor(condition, what) {
-    const end = performance.now() + DEADLINE;
+  async function waitFor(condition, what, milliseconds = DEADLINE) {
+    const end = performance.now() + milliseconds;
     while (!condition()) {
       if (ended || performance.now() > end) {
         throw new Error(`${ended ? 'ended' : 'too late'} before: ${what}\n${run.output}${run.errors}`);

@@ -4,6 +4,11 @@
 //! cargo run --release --example echo            # or: -- 127.0.0.1:0
 //! ```
 
+#![expect(
+    clippy::print_stdout,
+    reason = "the address is what the program prints"
+)]
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let worker = broker.register_worker(interest, Arc::new(ThreadWaker::current()));
     let listener = broker.listen(ListenOptions::new(bind))?;
-    eprintln!("listening on {}", listener.address());
+    println!("listening on http://{}", listener.address());
 
     loop {
         handle_batches(&broker, &worker);
