@@ -65,6 +65,15 @@ export class Batch {
     return true;
   }
 
+  /** The sockets of the current record and of those behind it. */
+  socketsLeft(): Set<number> {
+    const rest = new Batch(this.#bytes);
+    rest.#end = this.#start;
+    const sockets = new Set<number>();
+    while (rest.next()) if (rest.kind <= CLOSE) sockets.add(rest.id);
+    return sockets;
+  }
+
   get kind(): number {
     return this.#word(0) & 0xff;
   }

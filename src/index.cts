@@ -100,7 +100,7 @@ export function registerWorkerThread(worker: WorkerHandlers): Registration {
 
 /**
  * Sends a message to one socket. It never blocks: the message is queued, in the order of the calls of this thread.
- * Calls made in one task of the event loop go out together at its end.
+ * The I/O threads are woken once for the calls made in one task of the event loop, at the latest when it ends.
  *
  * @param socketId - the socket
  * @param data - a string for a text message, bytes for a binary one
@@ -271,7 +271,7 @@ export function channelCount(): number {
   return native.channelCount();
 }
 
-/** How many sockets are open. */
+/** How many sockets are open: from the moment their upgrade is accepted until they begin to close. */
 export function connectionCount(): number {
   return native.connectionCount();
 }

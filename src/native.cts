@@ -52,8 +52,11 @@ export interface Native {
     finishedMessages: Uint32Array<ArrayBuffer>,
     isMainThread: boolean,
   ): number;
-  /** No new events for this worker; it finishes what it was given and then calls `end`. */
-  retire(worker: number): void;
+  /**
+   * No new events for this worker; it finishes what it was given and then calls `end`. The sockets it is busy with wait
+   * until then, the others go on elsewhere at once.
+   */
+  retire(worker: number, busySockets: Float64Array<ArrayBuffer>): void;
   /** This worker has finished everything. */
   end(worker: number): void;
   /**

@@ -38,7 +38,7 @@ export interface Stats {
 export interface DropStats {
   /** Messages left out because too much waited for their socket (`slowConsumer`). */
   slowConsumer: number;
-  /** Messages queued for a socket that closed before they could go out. */
+  /** Messages queued for a socket that closed before its I/O thread had taken them. */
   socketClosed: number;
   /** Messages that a worker held when its thread ended: given to it, and their handler had not finished. */
   workerEnded: number;

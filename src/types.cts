@@ -59,7 +59,7 @@ export interface StartOptions {
   /**
    * After `interval` ms of silence a client is sent a ping; after `timeout` ms without any sign of life its socket is
    * closed, with code 1006 in its close event. 45 s are below the 60 s after which common proxies cut a silent
-   * connection, and in 120 s a ping may get lost. `false` turns both off. Each may be given alone.
+   * connection, and 120 s leave a client on a bad network more than a minute for its answer. `false` turns both off. Each may be given alone.
    *
    * @defaultValue { interval: 45_000, timeout: 120_000 }
    */

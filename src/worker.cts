@@ -61,6 +61,8 @@ export class WorkerThread {
   readonly #busySockets = new Map<SocketId, Backlog>();
   /** Requests whose handler has returned a promise. */
   readonly #openRequests = new Map<number, PackedRequest>();
+  /** The batch that is being handled. */
+  #batch: Batch | undefined;
   #isRetired = false;
   #isInTurn = false;
 
@@ -89,7 +91,9 @@ export class WorkerThread {
   retire(): void {
     if (this.#isRetired) return;
     this.#isRetired = true;
-    native.retire(this.#handle);
+    // Nobody else may be called for a socket while a handler of it is busy here, or about to be called.
+    const busy = new Set([...this.#busySockets.keys(), ...(this.#batch?.socketsLeft() ?? [])]);
+    native.retire(this.#handle, Float64Array.from(busy));
     this.#endWhenIdle();
   }
 
@@ -115,6 +119,7 @@ export class WorkerThread {
   }
 
   #dispatch(batch: Batch): void {
+    this.#batch = batch;
     while (batch.next()) {
       const { kind, id } = batch;
       switch (kind) {
@@ -141,6 +146,7 @@ export class WorkerThread {
           break;
       }
     }
+    this.#batch = undefined;
   }
 
   /** An event of a socket: handled now, or behind the promise that the socket waits for. */

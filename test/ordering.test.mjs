@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { broadcast, close, send, sendToChannel, subscribe, unsubscribe } from 'wsbroker';
-import { connect, serve } from './helpers/serving.mjs';
+import { broadcast, close, registerWorkerThread, send, sendToChannel, subscribe, unsubscribe } from 'wsbroker';
+import { connect, listen, serve, stopAll } from './helpers/serving.mjs';
 import { deferred, eventually, Inbox } from './helpers/waiting.mjs';
 
 const nextTurn = () => new Promise(setImmediate);
@@ -36,6 +36,41 @@ test('the next handler of a socket waits for the promise of the last', async (t)
     'close starts',
     'close ends',
   ]);
+});
+
+test('whoever takes over from a worker waits for the handlers it is still busy with', async (t) => {
+  const log = new Inbox();
+  const held = deferred();
+  const heir = {
+    handleSocketMessage: (data) => log.push(`heir: ${data}`),
+    handleSocketClose: (_socketId, _token, code) => log.push(`heir: close ${code}`),
+  };
+  const leaving = registerWorkerThread({
+    async handleSocketMessage(data, socketId) {
+      log.push(`leaving: ${data} starts`);
+      leaving.unregister();
+      const { unregister } = registerWorkerThread(heir);
+      t.after(async () => {
+        await stopAll();
+        unregister();
+      });
+      send(socketId, 'taken over');
+      await held.promise;
+      log.push(`leaving: ${data} ends`);
+    },
+  });
+  const server = listen();
+  const busy = await connect(t, server);
+  const idle = await connect(t, server);
+  busy.send('one');
+  assert.equal(await busy.inbox.next(), 'taken over');
+  busy.send('two');
+  busy.close(4000);
+  idle.send('other socket');
+  assert.deepEqual(await log.take(2), ['leaving: one starts', 'heir: other socket']);
+  assert.equal(log.length, 0);
+  held.resolve();
+  assert.deepEqual(await log.take(3), ['leaving: one ends', 'heir: two', 'heir: close 4000']);
 });
 
 test('a rejected promise lets the next handler run as well', async (t) => {

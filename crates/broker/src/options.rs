@@ -28,7 +28,7 @@ impl Default for Heartbeat {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(45), // below the 60 s at which common proxies cut a silent connection
-            timeout: Duration::from_secs(120), // two pings may get lost
+            timeout: Duration::from_secs(120), // leaves more than a minute for the answer
         }
     }
 }

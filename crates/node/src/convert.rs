@@ -37,6 +37,13 @@ pub(crate) fn socket_id(cx: &mut FunctionContext, index: usize) -> NeonResult<Op
     Ok(SocketId::new(id(cx, index)?))
 }
 
+/// A `Float64Array` of ids.
+pub(crate) fn socket_ids(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<SocketId>> {
+    let ids = cx.argument::<JsFloat64Array>(index)?;
+    let ids = ids.as_slice(cx).iter();
+    Ok(ids.filter_map(|id| SocketId::new(*id as u64)).collect())
+}
+
 pub(crate) fn request_id(cx: &mut FunctionContext, index: usize) -> NeonResult<Option<RequestId>> {
     Ok(RequestId::new(id(cx, index)?))
 }

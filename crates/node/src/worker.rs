@@ -167,13 +167,15 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     Ok(cx.number(handle))
 }
 
-/// `(handle)`: no new events for this worker. It finishes what it was given and then calls `end`.
+/// `(handle, busySockets)`: no new events for this worker. It finishes what it was given and then calls `end`; until
+/// then the sockets it is busy with wait.
 pub(crate) fn retire(mut cx: FunctionContext) -> JsResult<JsUndefined> {
     let handle = convert::number(&mut cx, 0)? as u32;
+    let busy = convert::socket_ids(&mut cx, 1)?;
     if let Some(mut environment) = environment::get(&mut cx) {
         if let Some(worker) = environment.worker_mut(handle) {
             worker.is_retired = true;
-            worker.worker.retire();
+            worker.worker.retire(&busy);
         }
         environment.update_keep_alive(&mut cx);
     }

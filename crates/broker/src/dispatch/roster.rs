@@ -22,7 +22,7 @@ impl Roster {
     pub(crate) fn new() -> Self {
         Self {
             workers: RwLock::default(),
-            limbo: WorkerQueue::limbo(),
+            limbo: WorkerQueue::of_nobody(0),
             last_id: AtomicU32::new(0),
             next_socket: AtomicUsize::new(0),
             next_request: AtomicUsize::new(0),
@@ -30,10 +30,18 @@ impl Roster {
     }
 
     pub(crate) fn add(&self, interest: Interest, waker: Arc<dyn WorkerWaker>) -> Arc<WorkerQueue> {
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let queue = WorkerQueue::new(id, interest, waker);
+        let queue = WorkerQueue::new(self.next_id(), interest, waker);
         self.workers.write().push(Arc::clone(&queue));
         queue
+    }
+
+    /// A queue where events of a retired worker's busy sockets wait.
+    pub(crate) fn holding(&self) -> Arc<WorkerQueue> {
+        WorkerQueue::of_nobody(self.next_id())
+    }
+
+    fn next_id(&self) -> u32 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn remove(&self, id: u32) {

@@ -1,6 +1,6 @@
 //! A worker, as the engine sees it: a queue of batches and a wake-up.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -105,11 +105,17 @@ impl Worker {
             .messages_lost
             .fetch_add(u64::from(lost), Ordering::Relaxed);
         self.core.worker_left(&self.queue, true);
+        if let Some(holding) = self.queue.held_back() {
+            self.core.worker_left(&holding, false);
+        }
     }
 
-    /// The worker wants no more: like [`end`](Self::end), but what it has been given it will finish.
-    pub fn retire(&self) {
-        if !self.queue.retire() {
+    /// The worker wants no more: like [`end`](Self::end), but what it has been given it will finish, and call `end`
+    /// then. `busy` are the sockets of which it is still handling something: their next events wait for that.
+    pub fn retire(&self, busy: &[SocketId]) {
+        let holding = || (self.core.roster.holding(), busy.iter().copied().collect());
+        let held_back = (!busy.is_empty()).then(holding);
+        if !self.queue.retire(held_back) {
             return;
         }
         self.core.worker_left(&self.queue, false);
@@ -143,6 +149,8 @@ struct QueueState {
     /// The worker has found its queue empty and waits for a wake-up.
     asleep: bool,
     life: Life,
+    /// While it is retired: the sockets it is still busy with, and where their events wait.
+    held_back: Option<(Arc<WorkerQueue>, HashSet<SocketId>)>,
     /// Messages given since registration, wrapping.
     given_messages: u32,
     /// Close events given whose handler has not begun: they survive the worker.
@@ -163,9 +171,9 @@ impl WorkerQueue {
         Arc::new(Self::build(id, interest, Some(waker)))
     }
 
-    /// Where events wait while there is no worker at all: it is always full, so that no more is read.
-    pub(crate) fn limbo() -> Arc<Self> {
-        let queue = Self::build(0, Interest::default(), None);
+    /// The queue of nobody, where events wait for a worker: it is always full, so that no more is read.
+    pub(crate) fn of_nobody(id: u32) -> Arc<Self> {
+        let queue = Self::build(id, Interest::default(), None);
         queue.full.store(true, Ordering::Release);
         Arc::new(queue)
     }
@@ -259,14 +267,29 @@ impl WorkerQueue {
         Some(state.given_messages.wrapping_sub(finished))
     }
 
-    fn retire(&self) -> bool {
+    fn retire(&self, held_back: Option<(Arc<Self>, HashSet<SocketId>)>) -> bool {
         let mut state = self.state.lock();
         if state.life != Life::Working {
             return false;
         }
         state.life = Life::Retired;
+        state.held_back = held_back;
         self.closed.store(true, Ordering::Release);
         true
+    }
+
+    /// Where the events of the sockets wait that this retired worker is still busy with.
+    fn held_back(&self) -> Option<Arc<Self>> {
+        let state = self.state.lock();
+        state.held_back.as_ref().map(|(queue, _)| Arc::clone(queue))
+    }
+
+    /// Who gets the events of a socket while this worker, which has left, is still busy with it.
+    pub(crate) fn holding_of(&self, socket: SocketId) -> Option<Arc<Self>> {
+        let state = self.state.lock();
+        let (queue, busy) = state.held_back.as_ref()?;
+        let still_busy = state.life == Life::Retired && busy.contains(&socket);
+        still_busy.then(|| Arc::clone(queue))
     }
 
     /// What a departed worker leaves to others in one shard, which alone may ask for it: only that shard adds to its

@@ -18,8 +18,8 @@ use crate::shard::ShardHandle;
 use crate::shard::inbox::{Command, Reserved};
 use crate::transport::Transport;
 
-/// The largest request head: hyper's buffer, which holds it whole. Beyond it the answer is 431. Node takes 16 KiB;
-/// cookies of some frameworks come close to that.
+/// About the largest request head: hyper's buffer, which holds it whole and may take one more read. Beyond it the
+/// answer is 431. Node takes 16 KiB; cookies of some frameworks come close to that.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// The most headers of one request; beyond it the answer is 431.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, StatusCode, header::CONTENT_LENGTH, request};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Method, Request, StatusCode, Version, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tokio::sync::oneshot;
@@ -25,7 +26,11 @@ pub(super) async fn exchange(
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
     let (head, body) = request.into_parts();
-    let response = if upgrade::is_asked(&head) {
+    let response = if !names_its_host(&head) {
+        let text = "exactly one Host header is needed\n";
+        let refusal = Response::plain(StatusCode::BAD_REQUEST, text);
+        refuse(&connection, &head.method, refusal)
+    } else if upgrade::is_asked(&head) {
         upgrade_socket(&connection, &head).await
     } else {
         answer(&connection, &head, body).await
@@ -33,15 +38,29 @@ pub(super) async fn exchange(
     Ok(response)
 }
 
+/// RFC 9112 section 3.2: servers that disagree about the host of a request can be played against each other.
+fn names_its_host(head: &request::Parts) -> bool {
+    let hosts = head.headers.get_all(HOST).iter().count();
+    hosts == 1 || (hosts == 0 && head.version < Version::HTTP_11)
+}
+
+/// Answers before the request has been read to its end, and ends the connection with it.
+fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpResponse {
+    tracing::debug!(
+        remote = connection.remote_address,
+        status = refusal.status,
+        "a request was refused"
+    );
+    let mut response = refusal.into_http(method);
+    closing(&mut response);
+    connection.cut_short.store(true, Ordering::Relaxed);
+    response
+}
+
 async fn answer(connection: &Connection, head: &request::Parts, body: Incoming) -> HttpResponse {
     let body = match collect(connection, head, body).await {
         Ok(body) => body,
-        Err(refusal) => {
-            let mut response = refusal.into_http(&head.method);
-            closing(&mut response);
-            connection.cut_short.store(true, Ordering::Relaxed);
-            return response;
-        }
+        Err(refusal) => return refuse(connection, &head.method, refusal),
     };
     let (reply, answer) = oneshot::channel();
     let waiting = Waiting::new(connection);

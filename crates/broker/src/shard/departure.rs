@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::requests::{Kind, Pending};
 use super::turn::Shard;
 use crate::dispatch::batch::{Batch, Record, kind, records};
+use crate::dispatch::roster::Roster;
 use crate::dispatch::worker::WorkerQueue;
 use crate::http::response::Acceptance;
 use crate::id::{RequestId, SocketId};
@@ -29,7 +30,7 @@ impl Shard {
 
         let mut heirs = self.reassign_sockets(worker);
         for batch in &batches {
-            self.hand_on(batch, &mut heirs);
+            self.hand_on(worker, batch, &mut heirs);
         }
         self.unpark(worker.id);
         if ended {
@@ -46,18 +47,12 @@ impl Shard {
         }
     }
 
-    fn next_worker(&self) -> Arc<WorkerQueue> {
-        let next = self.core.roster.for_socket();
-        next.unwrap_or_else(|| Arc::clone(&self.core.roster.limbo))
-    }
-
     fn reassign_sockets(&mut self, worker: &WorkerQueue) -> Heirs {
         let mut heirs = Heirs::default();
         for (_, socket) in &mut self.sockets {
             if socket.worker.id == worker.id {
-                let next = self.core.roster.for_socket();
-                socket.worker = next.unwrap_or_else(|| Arc::clone(&self.core.roster.limbo));
-                socket.held = false; // whoever held it is gone
+                socket.worker = heir(&self.core.roster, worker, socket.entry.id);
+                socket.held = false; // whoever held it has left
                 heirs.insert(socket.entry.id, Arc::clone(&socket.worker));
                 self.again.push(socket.entry.key);
             }
@@ -65,7 +60,7 @@ impl Shard {
         heirs
     }
 
-    fn hand_on(&mut self, batch: &Batch, heirs: &mut Heirs) {
+    fn hand_on(&mut self, worker: &WorkerQueue, batch: &Batch, heirs: &mut Heirs) {
         for record in records(batch.bytes()) {
             match record.kind() {
                 kind::REQUEST | kind::UPGRADE => self.hand_on_request(record),
@@ -73,12 +68,11 @@ impl Shard {
                 kind::ABORT => {}
                 _ => {
                     // A socket that has closed meanwhile still has its last events here.
-                    let heir = match heirs.get(&record.socket()) {
-                        Some(heir) => Arc::clone(heir),
-                        None => self.next_worker(),
-                    };
-                    self.staging.batch_of(&heir).copy(record);
-                    heirs.insert(record.socket(), heir);
+                    let id = record.socket();
+                    let heir = heirs
+                        .entry(id)
+                        .or_insert_with(|| heir(&self.core.roster, worker, id));
+                    self.staging.batch_of(heir).copy(record);
                 }
             }
         }
@@ -116,4 +110,12 @@ impl Shard {
             self.reserve(listener, worker, block, Acceptance::default(), reply);
         }
     }
+}
+
+/// Who gets the events of a socket from now on: the next worker, or, while the one that left is still busy with the
+/// socket, nobody.
+fn heir(roster: &Roster, left: &WorkerQueue, socket: SocketId) -> Arc<WorkerQueue> {
+    left.holding_of(socket)
+        .or_else(|| roster.for_socket())
+        .unwrap_or_else(|| Arc::clone(&roster.limbo))
 }
