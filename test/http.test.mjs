@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
 import { stats } from 'wsbroker';
@@ -267,6 +268,20 @@ test('a handler that takes too long is answered 504, and its late answer is coun
     const { timedOutRequests, lateResponses } = stats().dropped;
     assert.deepEqual([timedOutRequests - before.timedOutRequests, lateResponses - before.lateResponses], [1, 1]);
   });
+});
+
+test('a request of HTTP/1.1 names its host, once', async (t) => {
+  const server = serve(t, { handleHttpRequest: ({ headers }) => ({ body: headers.host ?? 'none' }) });
+  const answer = async (head) => {
+    const socket = net.connect(server.address.port, server.address.host);
+    socket.write(`GET / ${head}\r\n\r\n`);
+    return (await within(text(socket), `the answer to ${head}`)).replace(/^HTTP\/1\.\d (\d+)[\s\S]*\r\n\r\n/, '$1 ');
+  };
+  const refused = '400 exactly one Host header is needed\n';
+  assert.equal(await answer('HTTP/1.1'), refused);
+  assert.equal(await answer('HTTP/1.1\r\nHost: a\r\nHost: b'), refused);
+  assert.equal(await answer('HTTP/1.1\r\nHost: a\r\nConnection: close'), '200 a');
+  assert.equal(await answer('HTTP/1.0'), '200 none');
 });
 
 test('the signal aborts when the client goes away', async (t) => {
