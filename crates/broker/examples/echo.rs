@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::new(BrokerOptions::default());
     let interest = Interest {
         http: true,
-        upgrade: false,
+        ..Interest::default()
     };
     let worker = broker.register_worker(interest, Arc::new(ThreadWaker::current()));
     let listener = broker.listen(ListenOptions::new(bind))?;

@@ -85,6 +85,7 @@ impl Broker {
         if self.core.roster.is_empty() {
             return Err(StartError::NoWorker);
         }
+        self.core.check_io_threads(options.io_threads)?;
         let bound = listener::bind(&options.bind)?;
         let shards = self.core.start_shards(options.io_threads)?;
         listener::start(bound, options, shards, &self.core)
@@ -308,26 +309,33 @@ impl Broker {
 }
 
 impl Core {
-    fn start_shards(
-        self: &Arc<Self>,
-        wanted: Option<usize>,
-    ) -> Result<&[Arc<ShardHandle>], StartError> {
-        let starting = self.starting.lock();
-        let shards = match self.shards.get() {
-            Some(shards) => shards,
-            None => {
-                let started = shard::start(self.io_threads(wanted)?, self)?;
-                self.shards.get_or_init(|| started)
-            }
+    /// Refuses a number of I/O threads that cannot be had, before anything is begun.
+    fn check_io_threads(&self, wanted: Option<usize>) -> Result<(), StartError> {
+        let Some(shards) = self.shards.get() else {
+            return self.io_threads(wanted).map(drop);
         };
-        drop(starting);
         match wanted {
             Some(wanted) if wanted != shards.len() => Err(StartError::InvalidArgument {
                 name: "ioThreads",
                 expected: format!("{}, which the first listener decided", shards.len()),
             }),
-            _ => Ok(shards),
+            _ => Ok(()),
         }
+    }
+
+    fn start_shards(
+        self: &Arc<Self>,
+        wanted: Option<usize>,
+    ) -> Result<&[Arc<ShardHandle>], StartError> {
+        if let Some(shards) = self.shards.get() {
+            return Ok(shards);
+        }
+        let _one_at_a_time = self.starting.lock();
+        if self.shards.get().is_none() {
+            let started = shard::start(self.io_threads(wanted)?, self)?;
+            let _ = self.shards.set(started);
+        }
+        Ok(self.shards())
     }
 
     fn io_threads(&self, wanted: Option<usize>) -> Result<usize, StartError> {
@@ -492,6 +500,7 @@ impl Core {
         };
         stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
         stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
+        stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);
         for shard in self.shards() {
             shard.counters.add_to(&mut stats);
         }

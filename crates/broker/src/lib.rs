@@ -62,7 +62,7 @@ mod transport;
 pub use address::{BindAddress, ListenAddress};
 pub use broker::{Broker, BrokerOptions};
 pub use dispatch::batch::{Event, RequestBlock, events};
-pub use dispatch::worker::{Interest, ThreadWaker, Worker, WorkerWaker};
+pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker};
 pub use error::StartError;
 pub use http::response::{Acceptance, Response, ResponseError, UpgradeDecision};
 pub use id::{RequestId, SocketId};

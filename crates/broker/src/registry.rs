@@ -110,6 +110,11 @@ impl SocketEntry {
         self.shared.lock().token.clone()
     }
 
+    /// The token's length in bytes, 0 without one.
+    pub(crate) fn token_length(&self) -> usize {
+        self.token().map_or(0, |token| token.len())
+    }
+
     /// `false` when the socket is no longer open.
     pub(crate) fn set_token(&self, token: Option<Bytes>) -> bool {
         let mut shared = self.shared.lock();

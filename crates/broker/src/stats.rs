@@ -47,6 +47,8 @@ pub struct Drops {
     pub socket_closed: u64,
     /// Messages given to a worker that ended before it had finished them.
     pub worker_ended: u64,
+    /// Open and drain events given to a worker that ended before it had finished them.
+    pub worker_ended_events: u64,
     /// Answers to requests that nobody waited for any more.
     pub late_responses: u64,
     /// Requests answered 503 because their worker ended, or no worker could take them.
@@ -139,5 +141,6 @@ impl ShardCounters {
 pub(crate) struct CallCounters {
     pub(crate) slow_consumer: AtomicU64,
     pub(crate) messages_lost: AtomicU64,
+    pub(crate) others_lost: AtomicU64,
     pub(crate) listeners: AtomicU64,
 }

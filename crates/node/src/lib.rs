@@ -47,6 +47,7 @@ fn main(mut cx: ModuleContext) -> NeonResult<()> {
 
     cx.export_function("register", worker::register)?;
     cx.export_function("retire", worker::retire)?;
+    cx.export_function("release", worker::release)?;
     cx.export_function("end", worker::end)?;
     cx.export_function("take", worker::take)?;
     cx.export_function("beginClose", worker::begin_close)?;

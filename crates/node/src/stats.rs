@@ -44,6 +44,7 @@ fn dropped<'cx>(cx: &mut Cx<'cx>, dropped: &Drops) -> JsResult<'cx, JsObject> {
             ("slowConsumer", dropped.slow_consumer),
             ("socketClosed", dropped.socket_closed),
             ("workerEnded", dropped.worker_ended),
+            ("workerEndedEvents", dropped.worker_ended_events),
             ("lateResponses", dropped.late_responses),
             ("unansweredRequests", dropped.unanswered_requests),
             ("timedOutRequests", dropped.timed_out_requests),

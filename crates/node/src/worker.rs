@@ -12,7 +12,7 @@ use neon::event::Channel;
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
-use wsbroker_engine::{Interest, Worker, WorkerWaker};
+use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
 
 use crate::{broker, convert, environment};
 
@@ -21,7 +21,7 @@ pub(crate) struct RegisteredWorker {
     worker: Worker,
     /// What the closure of a wake-up calls.
     on_events: Root<JsFunction>,
-    finished_messages: FinishedMessages,
+    finished: FinishedEvents,
     is_retired: bool,
 }
 
@@ -36,34 +36,35 @@ impl RegisteredWorker {
 
     /// Tells the engine that this worker handles nothing any more.
     pub(crate) fn end(&self) {
-        self.worker.end(Some(self.finished_messages.read()));
+        self.worker.end(Some(self.finished.read()));
     }
 }
 
-/// The number of messages whose handler has finished, modulo 2^32. JavaScript counts in the one element of a
-/// `Uint32Array`, which costs it next to nothing, and Rust reads it once, at the end of the worker.
-struct FinishedMessages {
-    /// The element in the array's backing store.
-    element: AtomicPtr<u32>,
+/// How many events have been handled, modulo 2^32: messages in the first element of a `Uint32Array`, opens and drains in
+/// the second. It costs JavaScript next to nothing to count there, and Rust reads it once, at the end of the worker.
+struct FinishedEvents {
+    /// The two elements in the array's backing store.
+    elements: AtomicPtr<[u32; 2]>,
     /// Keeps the backing store.
     _array: Root<JsUint32Array>,
 }
 
-impl FinishedMessages {
+impl FinishedEvents {
     fn new<'cx>(cx: &mut Cx<'cx>, array: Handle<'cx, JsUint32Array>) -> Option<Self> {
-        let element = ptr::from_ref(array.as_slice(cx).first()?).cast_mut();
+        let elements: &[u32; 2] = array.as_slice(cx).first_chunk()?;
         Some(Self {
-            element: AtomicPtr::new(element),
+            elements: AtomicPtr::new(ptr::from_ref(elements).cast_mut()),
             _array: array.root(cx),
         })
     }
 
-    fn read(&self) -> u32 {
+    fn read(&self) -> Finished {
         // SAFETY: the root keeps the array, JavaScript neither transfers nor resizes its buffer, and V8 does not move
         // backing stores. This runs on the thread of the environment: in a call from
         // JavaScript, or in the drop of the instance data, which Node makes in the environment's teardown, before it
         // disposes of the isolate that owns the memory. `test/workers.test.mjs` terminates threads and compares.
-        unsafe { self.element.load(Ordering::Relaxed).read_volatile() }
+        let [messages, others] = unsafe { self.elements.load(Ordering::Relaxed).read_volatile() };
+        Finished { messages, others }
     }
 }
 
@@ -130,15 +131,16 @@ pub(crate) fn call_ignoring_exceptions<'cx>(
     }
 }
 
-/// `(http, upgrade, onEvents, finishedMessages, isMainThread) → handle`, or 0 when this thread is registered already.
+/// `(http, upgrade, onEvents, finishedEvents, isMainThread) → handle`, or 0 when this thread is registered already.
 pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let interest = Interest {
         http: cx.argument::<JsBoolean>(0)?.value(&mut cx),
         upgrade: cx.argument::<JsBoolean>(1)?.value(&mut cx),
+        confirms_closes: true,
     };
     let on_events = cx.argument::<JsFunction>(2)?.root(&mut cx);
-    let finished_messages = cx.argument::<JsUint32Array>(3)?;
-    let Some(finished_messages) = FinishedMessages::new(&mut cx, finished_messages) else {
+    let finished = cx.argument::<JsUint32Array>(3)?;
+    let Some(finished) = FinishedEvents::new(&mut cx, finished) else {
         return Ok(cx.number(0));
     };
     let is_main_thread = cx.argument::<JsBoolean>(4)?.value(&mut cx);
@@ -159,7 +161,7 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
         handle,
         worker: broker().register_worker(interest, Arc::new(waker)),
         on_events,
-        finished_messages,
+        finished,
         is_retired: false,
     };
     environment.add_worker(worker);
@@ -167,8 +169,8 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     Ok(cx.number(handle))
 }
 
-/// `(handle, busySockets)`: no new events for this worker. It finishes what it was given and then calls `end`; until
-/// then the sockets it is busy with wait.
+/// `(handle, busySockets)`: no new events for this worker. It finishes what it was given and then calls `end`. The
+/// sockets it is busy with wait until it releases them.
 pub(crate) fn retire(mut cx: FunctionContext) -> JsResult<JsUndefined> {
     let handle = convert::number(&mut cx, 0)? as u32;
     let busy = convert::socket_ids(&mut cx, 1)?;
@@ -178,6 +180,18 @@ pub(crate) fn retire(mut cx: FunctionContext) -> JsResult<JsUndefined> {
             worker.worker.retire(&busy);
         }
         environment.update_keep_alive(&mut cx);
+    }
+    Ok(cx.undefined())
+}
+
+/// `(handle, socketId)`: this worker, which has retired, is no longer busy with that socket.
+pub(crate) fn release(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    let handle = convert::number(&mut cx, 0)? as u32;
+    let socket = convert::socket_id(&mut cx, 1)?;
+    if let Some(environment) = environment::get(&mut cx)
+        && let Some((worker, socket)) = environment.worker(handle).zip(socket)
+    {
+        worker.worker.release(socket);
     }
     Ok(cx.undefined())
 }

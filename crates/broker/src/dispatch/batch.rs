@@ -316,6 +316,8 @@ pub(crate) struct Batch {
     pub(crate) messages: u32,
     /// How many of them are closes: what must come exactly once whatever dies.
     pub(crate) closes: u32,
+    /// How many of them are requests, upgrades and aborts, which are no events of a socket.
+    pub(crate) requests: u32,
 }
 
 impl Batch {
@@ -417,6 +419,7 @@ impl Batch {
         self.events += 1;
         self.messages += u32::from(kind == kind::MESSAGE);
         self.closes += u32::from(kind == kind::CLOSE);
+        self.requests += u32::from(kind >= kind::REQUEST);
     }
 }
 

@@ -18,6 +18,14 @@ pub(crate) struct Roster {
     next_request: AtomicUsize,
 }
 
+/// Who has to do with an upgrade.
+pub(crate) struct UpgradeTurn {
+    /// The worker to ask; `None` when no worker wants to decide.
+    pub(crate) decider: Option<Arc<WorkerQueue>>,
+    /// The worker that gets the socket: the decider where every worker is one.
+    pub(crate) heir: Arc<WorkerQueue>,
+}
+
 impl Roster {
     pub(crate) fn new() -> Self {
         Self {
@@ -58,6 +66,32 @@ impl Roster {
         let turn = self.next_socket.fetch_add(1, Ordering::Relaxed);
         let at = turn.checked_rem(workers.len())?;
         Some(Arc::clone(&workers[at]))
+    }
+
+    /// Whose turn it is to get an upgraded socket, and who decides on the upgrade first. Nobody at all: it cannot be
+    /// taken now. While any worker wants to decide, no upgrade is accepted without one.
+    pub(crate) fn for_upgrade(&self) -> Option<UpgradeTurn> {
+        let workers = self.workers.read();
+        let turn = self.next_socket.fetch_add(1, Ordering::Relaxed);
+        let first = &workers[turn.checked_rem(workers.len())?];
+        let in_turn = (0..workers.len()).map(|n| &workers[turn.wrapping_add(n) % workers.len()]);
+        if in_turn.clone().all(|worker| !worker.interest.upgrade) {
+            return Some(UpgradeTurn {
+                decider: None,
+                heir: Arc::clone(first),
+            });
+        }
+        let mut deciders = in_turn.filter(|worker| worker.interest.upgrade);
+        let decider = deciders.find(|worker| !worker.is_full())?;
+        let heir = if first.interest.upgrade {
+            decider
+        } else {
+            first
+        };
+        Some(UpgradeTurn {
+            decider: Some(Arc::clone(decider)),
+            heir: Arc::clone(heir),
+        })
     }
 
     /// The worker whose turn it is to get a request: the next one that answers requests and is not full.

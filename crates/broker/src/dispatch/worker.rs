@@ -1,6 +1,6 @@
 //! A worker, as the engine sees it: a queue of batches and a wake-up.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::batch::{Batch, kind, records};
 use crate::broker::Core;
-use crate::id::SocketId;
+use crate::id::{RequestId, SocketId};
 use crate::registry::IdMap;
 use crate::shard::inbox::Command;
 use crate::stats::WorkerStats;
@@ -53,8 +53,20 @@ impl WorkerWaker for ThreadWaker {
 pub struct Interest {
     /// It answers HTTP requests; otherwise they get 503.
     pub http: bool,
-    /// It decides on upgrades; otherwise they are accepted.
+    /// It decides on upgrades. While no worker does, they are accepted.
     pub upgrade: bool,
+    /// It calls [`Worker::begin_close`] before it handles a close event, and until then the event goes to another worker
+    /// should this one end. Otherwise a close event counts as handled with its batch.
+    pub confirms_closes: bool,
+}
+
+/// How many events a worker has handled since it was registered, both wrapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Messages.
+    pub messages: u32,
+    /// Open and drain events.
+    pub others: u32,
 }
 
 /// A registered worker. Clones are the same worker; it stays until [`end`](Self::end) or [`retire`](Self::retire).
@@ -75,8 +87,8 @@ impl Worker {
         self.queue.id
     }
 
-    /// The next batch, for [`events`](super::batch::events); what was given before counts as handled from now on,
-    /// except for close events: each of them wants a [`begin_close`](Self::begin_close).
+    /// The next batch, for [`events`](super::batch::events). What was given before counts as handled from now on, but
+    /// for the close events of a worker that [confirms](Interest::confirms_closes) them.
     /// `None`: nothing waits, and the next event will call [`WorkerWaker::wake`].
     #[must_use]
     pub fn take(&self) -> Option<Vec<u8>> {
@@ -94,27 +106,42 @@ impl Worker {
     }
 
     /// The worker is gone. Its sockets and the events it had not been given go to the others, HTTP requests it holds
-    /// get 503, and the messages given but not finished are counted. `finished_messages` is how many message handlers
-    /// have ended since the worker was registered (wrapping); `None`: those of all batches but the last.
-    pub fn end(&self, finished_messages: Option<u32>) {
-        let Some(lost) = self.queue.end(finished_messages) else {
+    /// get 503, and the events given but not finished are counted as lost. Without `finished` these are the ones of the
+    /// last batch.
+    pub fn end(&self, finished: Option<Finished>) {
+        let Some(lost) = self.queue.end(finished) else {
             return;
         };
-        self.core
-            .counters
+        let counters = &self.core.counters;
+        let lost_messages = u64::from(lost.messages);
+        counters
             .messages_lost
-            .fetch_add(u64::from(lost), Ordering::Relaxed);
+            .fetch_add(lost_messages, Ordering::Relaxed);
+        let lost_others = u64::from(lost.others);
+        counters
+            .others_lost
+            .fetch_add(lost_others, Ordering::Relaxed);
         self.core.worker_left(&self.queue, true);
-        if let Some(holding) = self.queue.held_back() {
+        for holding in self.queue.take_held_back() {
+            self.core.worker_left(&holding, false);
+        }
+    }
+
+    /// This worker, which has retired, is no longer busy with that socket.
+    pub fn release(&self, socket: SocketId) {
+        if let Some(holding) = self.queue.release(socket) {
             self.core.worker_left(&holding, false);
         }
     }
 
     /// The worker wants no more: like [`end`](Self::end), but what it has been given it will finish, and call `end`
-    /// then. `busy` are the sockets of which it is still handling something: their next events wait for that.
+    /// then. `busy` are the sockets of which it is still handling something: their next events wait for
+    /// [`release`](Self::release).
     pub fn retire(&self, busy: &[SocketId]) {
-        let holding = || (self.core.roster.holding(), busy.iter().copied().collect());
-        let held_back = (!busy.is_empty()).then(holding);
+        let held_back = busy
+            .iter()
+            .map(|socket| (*socket, self.core.roster.holding()))
+            .collect();
         if !self.queue.retire(held_back) {
             return;
         }
@@ -144,15 +171,17 @@ struct QueueState {
     /// What the last `take` gave; it counts as waiting until the next.
     in_hand_events: u64,
     in_hand_bytes: u64,
-    /// `given_messages` before the last `take`.
-    settled_messages: u32,
+    /// `given` before the last `take`.
+    settled: Finished,
     /// The worker has found its queue empty and waits for a wake-up.
     asleep: bool,
     life: Life,
-    /// While it is retired: the sockets it is still busy with, and where their events wait.
-    held_back: Option<(Arc<WorkerQueue>, HashSet<SocketId>)>,
-    /// Messages given since registration, wrapping.
-    given_messages: u32,
+    /// While it is retired: the sockets it is still busy with, and where the events of each wait.
+    held_back: IdMap<SocketId, Arc<WorkerQueue>>,
+    /// While it is retired: requests it is handling whose client has gone.
+    aborts: Batch,
+    /// Events given since registration.
+    given: Finished,
     /// Close events given whose handler has not begun: they survive the worker.
     given_closes: IdMap<SocketId, (u16, Box<[u8]>)>,
 }
@@ -227,9 +256,14 @@ impl WorkerQueue {
         let state = &mut *guard;
         state.in_hand_events = 0;
         state.in_hand_bytes = 0;
-        state.settled_messages = state.given_messages;
+        state.settled = state.given;
+        if !self.interest.confirms_closes {
+            state.given_closes.clear();
+        }
         if state.life != Life::Working {
-            return (None, false);
+            let aborts = std::mem::take(&mut state.aborts);
+            state.asleep = aborts.len() == 0;
+            return ((aborts.len() > 0).then(|| aborts.into_bytes()), false);
         }
         let mut taken: Option<Vec<u8>> = None;
         while let Some((_, next)) = state.batches.front() {
@@ -255,19 +289,22 @@ impl WorkerQueue {
         (taken, drained)
     }
 
-    /// `None` when it has ended before; otherwise the messages it took with it.
-    fn end(&self, finished_messages: Option<u32>) -> Option<u32> {
+    /// `None` when it has ended before; otherwise what it took with it.
+    fn end(&self, finished: Option<Finished>) -> Option<Finished> {
         let mut state = self.state.lock();
         if state.life == Life::Ended {
             return None;
         }
         state.life = Life::Ended;
         self.closed.store(true, Ordering::Release);
-        let finished = finished_messages.unwrap_or(state.settled_messages);
-        Some(state.given_messages.wrapping_sub(finished))
+        let finished = finished.unwrap_or(state.settled);
+        Some(Finished {
+            messages: state.given.messages.wrapping_sub(finished.messages),
+            others: state.given.others.wrapping_sub(finished.others),
+        })
     }
 
-    fn retire(&self, held_back: Option<(Arc<Self>, HashSet<SocketId>)>) -> bool {
+    fn retire(&self, held_back: IdMap<SocketId, Arc<Self>>) -> bool {
         let mut state = self.state.lock();
         if state.life != Life::Working {
             return false;
@@ -278,18 +315,32 @@ impl WorkerQueue {
         true
     }
 
-    /// Where the events of the sockets wait that this retired worker is still busy with.
-    fn held_back(&self) -> Option<Arc<Self>> {
-        let state = self.state.lock();
-        state.held_back.as_ref().map(|(queue, _)| Arc::clone(queue))
+    /// The worker that had this request has left; if it is still handling it, it is told that nobody waits.
+    pub(crate) fn abort(&self, request: RequestId) {
+        let mut state = self.state.lock();
+        if state.life != Life::Retired {
+            return;
+        }
+        state.aborts.abort(request);
+        let wake = std::mem::replace(&mut state.asleep, false);
+        drop(state);
+        if let (true, Some(waker)) = (wake, &self.waker) {
+            waker.wake();
+        }
+    }
+
+    fn take_held_back(&self) -> Vec<Arc<Self>> {
+        let held_back = std::mem::take(&mut self.state.lock().held_back);
+        held_back.into_values().collect()
+    }
+
+    fn release(&self, socket: SocketId) -> Option<Arc<Self>> {
+        self.state.lock().held_back.remove(&socket)
     }
 
     /// Who gets the events of a socket while this worker, which has left, is still busy with it.
     pub(crate) fn holding_of(&self, socket: SocketId) -> Option<Arc<Self>> {
-        let state = self.state.lock();
-        let (queue, busy) = state.held_back.as_ref()?;
-        let still_busy = state.life == Life::Retired && busy.contains(&socket);
-        still_busy.then(|| Arc::clone(queue))
+        self.state.lock().held_back.get(&socket).cloned()
     }
 
     /// What a departed worker leaves to others in one shard, which alone may ask for it: only that shard adds to its
@@ -345,7 +396,9 @@ impl QueueState {
         self.bytes -= batch.len() as u64;
         self.in_hand_events += u64::from(batch.events);
         self.in_hand_bytes += batch.len() as u64;
-        self.given_messages = self.given_messages.wrapping_add(batch.messages);
+        let others = batch.events - batch.messages - batch.closes - batch.requests;
+        self.given.messages = self.given.messages.wrapping_add(batch.messages);
+        self.given.others = self.given.others.wrapping_add(others);
         if batch.closes == 0 {
             return;
         }

@@ -42,12 +42,24 @@ pub(super) struct Connection {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: ConnectionGuard) {
+    if let Some(guard) = serve_http(transport, &shard, guard).await {
+        // Behind what its requests have told the shard: when a stop is done nothing is left of them.
+        shard.send(Command::Disconnected(guard));
+    }
+}
+
+/// The guard comes back unless the connection has become a WebSocket.
+async fn serve_http(
+    transport: Transport,
+    shard: &Arc<ShardHandle>,
+    guard: ConnectionGuard,
+) -> Option<ConnectionGuard> {
     let listener = Arc::clone(guard.listener());
     let mut phase = listener.phase();
     // A stop may have begun between the accept and this moment.
     phase.mark_changed();
     let connection = Arc::new(Connection {
-        shard: Arc::clone(&shard),
+        shard: Arc::clone(shard),
         remote_address: transport.remote_address(),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
@@ -79,7 +91,7 @@ pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: 
                 StopPhase::Draining => {}
                 StopPhase::Cut => {
                     guard.forced();
-                    return;
+                    return Some(guard);
                 }
             },
         }
@@ -92,19 +104,23 @@ pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: 
     let transport = parts.io.into_inner();
     let adopted = connection.upgraded.lock().take();
     match adopted {
-        Some(reserved) if result.is_ok() => shard.send(Command::Adopt {
-            reserved,
-            transport,
-            // The handshake's client may have sent frames right behind its request.
-            early: parts.read_buf,
-            guard,
-        }),
+        Some(reserved) if result.is_ok() => {
+            shard.send(Command::Adopt {
+                reserved,
+                transport,
+                // The handshake's client may have sent frames right behind its request.
+                early: parts.read_buf,
+                guard,
+            });
+            None
+        }
         _ => {
             let cut_short = result.is_err() || connection.cut_short.load(Ordering::Relaxed);
             tokio::select! {
                 () = linger(transport, cut_short) => {}
                 () = StopPhase::cut(&mut phase) => {}
             }
+            Some(guard)
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum ResponseError {
     HeaderName(String),
     /// The value of this header holds a byte that no value may have: a line break or another control character.
     HeaderValue(String),
+    /// So many headers fit no message.
+    TooManyHeaders(usize),
 }
 
 /// The answer to an upgrade request.
@@ -125,14 +127,15 @@ impl Response {
 
 /// Checks names and values as it builds the map.
 pub(crate) fn parse_headers(headers: &[(Bytes, Bytes)]) -> Result<HeaderMap, ResponseError> {
-    let mut map = HeaderMap::with_capacity(headers.len());
+    let too_many = |_| ResponseError::TooManyHeaders(headers.len());
+    let mut map = HeaderMap::try_with_capacity(headers.len()).map_err(too_many)?;
     for (name, value) in headers {
         let readable = || String::from_utf8_lossy(name).into_owned();
         let parsed =
             HeaderName::from_bytes(name).map_err(|_| ResponseError::HeaderName(readable()))?;
         let value = HeaderValue::from_maybe_shared(value.clone())
             .map_err(|_| ResponseError::HeaderValue(readable()))?;
-        map.append(parsed, value);
+        map.try_append(parsed, value).map_err(too_many)?;
     }
     Ok(map)
 }
@@ -148,6 +151,7 @@ impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "a status is from 200 to 599, not {status}"),
+            Self::TooManyHeaders(count) => write!(f, "{count} headers are more than fit a message"),
             Self::HeaderName(name) => write!(f, "'{}' is no header name", name.escape_debug()),
             Self::HeaderValue(name) => write!(
                 f,

@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use super::requests::{Kind, Pending};
+use super::requests::Kind;
 use super::turn::Shard;
 use crate::dispatch::batch::{Batch, Record, kind, records};
 use crate::dispatch::roster::Roster;
 use crate::dispatch::worker::WorkerQueue;
-use crate::http::response::Acceptance;
-use crate::id::{RequestId, SocketId};
+use crate::id::SocketId;
 use crate::registry::IdMap;
 
 /// The new worker of each socket that has events to move.
@@ -64,8 +63,8 @@ impl Shard {
         for record in records(batch.bytes()) {
             match record.kind() {
                 kind::REQUEST | kind::UPGRADE => self.hand_on_request(record),
-                // The request it ends is gone, and nobody else has heard of it.
-                kind::ABORT => {}
+                // Nobody else has heard of the request that it ends.
+                kind::ABORT => worker.abort(record.request()),
                 _ => {
                     // A socket that has closed meanwhile still has its last events here.
                     let id = record.socket();
@@ -83,32 +82,19 @@ impl Shard {
         let Some(pending) = self.requests.get_mut(&id) else {
             return; // its client has gone
         };
-        let next = match &pending.kind {
+        let next = match &mut pending.kind {
             Kind::Request(_) => self.core.roster.for_request(),
-            Kind::Upgrade(..) => self.core.roster.for_socket(),
+            // Without anybody left who decides it is not accepted for that.
+            Kind::Upgrade { heir, .. } => self.core.roster.for_upgrade().and_then(|turn| {
+                *heir = turn.heir;
+                turn.decider
+            }),
         };
         let Some(next) = next else {
             return self.give_back(id);
         };
         pending.worker = Arc::clone(&next);
-        if record.kind() == kind::UPGRADE && !next.interest.upgrade {
-            return self.accept_unasked(id);
-        }
         self.staging.batch_of(&next).copy(record);
-    }
-
-    /// The new worker has no opinion on upgrades.
-    fn accept_unasked(&mut self, id: RequestId) {
-        let pending = self.requests.remove(&id);
-        if let Some(Pending {
-            worker,
-            listener,
-            kind: Kind::Upgrade(reply, block),
-            ..
-        }) = pending
-        {
-            self.reserve(listener, worker, block, Acceptance::default(), reply);
-        }
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     },
     /// The client of a request is gone.
     ClientGone(RequestId),
+    /// A connection has ended; what it told before comes first.
+    Disconnected(ConnectionGuard),
     /// A worker answers a request.
     Respond {
         id: RequestId,

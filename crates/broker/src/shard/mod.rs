@@ -124,7 +124,11 @@ pub(crate) fn start(count: usize, core: &Arc<Core>) -> Result<Vec<Arc<ShardHandl
                     // A task of its own: woken on this thread it is only queued, without a system call. And without
                     // tokio's budget, which would end a turn after 128 reads.
                     let shard = tokio::task::unconstrained(Shard::new(handle, core).run());
-                    let _ = tokio::spawn(shard).await;
+                    if tokio::spawn(shard).await.is_err() {
+                        // Its sockets are gone and every stop would wait for ever: better that somebody restarts us.
+                        tracing::error!("an I/O thread panicked");
+                        std::process::abort();
+                    }
                 });
             })
             .map_err(io_error)?;

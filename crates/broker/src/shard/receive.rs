@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::socket::{Phase, Socket};
-use super::turn::{Shard, find};
+use super::turn::{READ_BUFFER, Shard, find};
 use crate::codec::{Item, close, encode_pong};
 use crate::dispatch::batch::{FLAG_ASCII, FLAG_TEXT};
 use crate::options::SlowConsumer;
@@ -37,7 +37,8 @@ impl Shard {
                 return;
             };
             let waker = Waker::from(Arc::clone(&socket.entry));
-            let mut buffer = ReadBuf::new(&mut self.read_buffer);
+            let limit = read_limit(socket.entry.token_length());
+            let mut buffer = ReadBuf::new(&mut self.read_buffer[..limit]);
             let mut cx = Context::from_waker(&waker);
             match Pin::new(transport).poll_read(&mut cx, &mut buffer) {
                 Poll::Pending => return,
@@ -50,7 +51,7 @@ impl Shard {
             let length = buffer.filled().len();
             let more = buffer.remaining() == 0;
             if length == 0 {
-                return self.lost(key);
+                return self.ended_by_peer(key);
             }
             self.received(key, length);
             self.staging.hand_over_large(self.handle.index);
@@ -93,6 +94,7 @@ impl Shard {
         }
         let is_open = socket.phase == Phase::Open;
         let token = socket.entry.token();
+        let entry_token = token.as_ref().map_or(0, bytes::Bytes::len);
         let batch = self.staging.batch_of(&socket.worker);
         let Socket {
             decoder,
@@ -146,7 +148,7 @@ impl Shard {
             return self.violated(key, violation);
         }
         if let Some((code, reason)) = outcome.closed {
-            let drained = length < self.read_buffer.len();
+            let drained = length < read_limit(entry_token);
             return self.closed_by_peer(key, code, &reason, drained);
         }
         if outcome.slow {
@@ -158,6 +160,18 @@ impl Shard {
         let entry = Arc::clone(&self.sockets[key as usize].entry);
         if entry.listener.options.slow_consumer == SlowConsumer::Close {
             self.core.close_slow(&entry);
+        }
+    }
+
+    /// The peer has ended its side of the stream. It may still read: what it is owed after a closing handshake goes out.
+    fn ended_by_peer(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        match &mut socket.phase {
+            Phase::Finishing { linger, .. } if !socket.outbox.is_empty() => {
+                *linger = false;
+                self.mark_dirty(key);
+            }
+            _ => self.lost(key),
         }
     }
 
@@ -187,4 +201,15 @@ impl Shard {
             }
         }
     }
+}
+
+/// How much of a socket is read at once. Each message carries the socket's token, so that with a long token a buffer full
+/// of empty messages would become many times as much in the worker's queue: about 700 KB at the most this way.
+fn read_limit(token_length: usize) -> usize {
+    const FREE: usize = 64;
+    const SHORTEST: usize = 512;
+    if token_length <= FREE {
+        return READ_BUFFER;
+    }
+    (READ_BUFFER / token_length * FREE).clamp(SHORTEST, READ_BUFFER)
 }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::inbox::UpgradeReply;
 use super::turn::Shard;
+use crate::dispatch::roster::UpgradeTurn;
 use crate::dispatch::worker::WorkerQueue;
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
@@ -23,8 +24,13 @@ pub(super) struct Pending {
 
 pub(super) enum Kind {
     Request(oneshot::Sender<Response>),
-    /// With the packed request, which the open event needs again.
-    Upgrade(oneshot::Sender<UpgradeReply>, Vec<u8>),
+    Upgrade {
+        reply: oneshot::Sender<UpgradeReply>,
+        /// The packed request, which the open event needs again.
+        block: Vec<u8>,
+        /// The worker that gets the socket.
+        heir: Arc<WorkerQueue>,
+    },
 }
 
 impl Pending {
@@ -32,7 +38,7 @@ impl Pending {
         // The connection may have gone at this moment; then nobody needs the answer.
         match self.kind {
             Kind::Request(reply) => drop(reply.send(response)),
-            Kind::Upgrade(reply, _) => drop(reply.send(UpgradeReply::Refused(response))),
+            Kind::Upgrade { reply, .. } => drop(reply.send(UpgradeReply::Refused(response))),
         }
     }
 }
@@ -62,16 +68,18 @@ impl Shard {
         listener: Arc<ListenerShared>,
         reply: oneshot::Sender<UpgradeReply>,
     ) {
-        let Some(worker) = self.core.roster.for_socket() else {
+        let Some(UpgradeTurn { decider, heir }) = self.core.roster.for_upgrade() else {
             self.handle.counters.unanswered_requests.add(1);
             let _ = reply.send(UpgradeReply::Refused(nobody()));
             return;
         };
-        if worker.interest.upgrade {
-            self.staging.batch_of(&worker).upgrade(id, &block);
-            self.wait(id, worker, listener, Kind::Upgrade(reply, block));
-        } else {
-            self.reserve(listener, worker, block, Acceptance::default(), reply);
+        match decider {
+            Some(decider) => {
+                self.staging.batch_of(&decider).upgrade(id, &block);
+                let kind = Kind::Upgrade { reply, block, heir };
+                self.wait(id, decider, listener, kind);
+            }
+            None => self.reserve(listener, heir, block, Acceptance::default(), reply),
         }
     }
 
@@ -111,26 +119,24 @@ impl Shard {
             self.handle.counters.late_responses.add(1);
             return;
         };
-        let Pending {
-            worker,
-            listener,
-            kind,
-            ..
-        } = pending;
+        let Pending { listener, kind, .. } = pending;
         match (kind, decision) {
-            (Kind::Upgrade(reply, block), UpgradeDecision::Accept(acceptance)) => {
-                // The worker that decided may have retired meanwhile.
-                let worker = if worker.is_closed() {
+            (Kind::Upgrade { reply, block, heir }, UpgradeDecision::Accept(acceptance)) => {
+                // The worker that was to get the socket may have left meanwhile.
+                let heir = if heir.is_closed() {
                     self.core.roster.for_socket()
                 } else {
-                    Some(worker)
+                    Some(heir)
                 };
-                match worker {
-                    Some(worker) => self.reserve(listener, worker, block, acceptance, reply),
-                    None => drop(reply.send(UpgradeReply::Refused(nobody()))),
+                match heir {
+                    Some(heir) => self.reserve(listener, heir, block, acceptance, reply),
+                    None => {
+                        self.handle.counters.unanswered_requests.add(1);
+                        let _ = reply.send(UpgradeReply::Refused(nobody()));
+                    }
                 }
             }
-            (Kind::Upgrade(reply, _), UpgradeDecision::Refuse(response)) => {
+            (Kind::Upgrade { reply, .. }, UpgradeDecision::Refuse(response)) => {
                 let _ = reply.send(UpgradeReply::Refused(response));
             }
             (Kind::Request(reply), UpgradeDecision::Refuse(response)) => {
@@ -159,10 +165,12 @@ impl Shard {
         pending.refuse(Response::plain(StatusCode::GATEWAY_TIMEOUT, text));
     }
 
-    /// Nobody waits for the answer any more. A worker that has left takes no more events: a batch for it would stay
-    /// here for good.
+    /// Nobody waits for the answer any more. A worker that has left takes no more batches, but it may still be handling
+    /// the request.
     fn tell_abort(&mut self, pending: &Pending, id: RequestId) {
-        if !pending.worker.is_closed() {
+        if pending.worker.is_closed() {
+            pending.worker.abort(id);
+        } else {
             self.staging.batch_of(&pending.worker).abort(id);
         }
     }

@@ -15,6 +15,9 @@ const SHORTEST_PASS: u32 = 20;
 /// Slices of a pass, so that many sockets are not looked at in one turn.
 const SLICES: u32 = 8;
 
+/// A sweep that is so many milliseconds late was kept from running; a busy machine's scheduler takes less.
+const LATE: u32 = 200;
+
 /// Where the sweep is.
 #[derive(Default)]
 pub(super) struct Sweep {
@@ -42,7 +45,8 @@ impl Shard {
                 }
                 slice_time
             }
-            Some(_) => {
+            Some(next) => {
+                self.forgive(self.now.wrapping_sub(next));
                 self.sweep_slice();
                 self.sweep_requests();
                 slice_time
@@ -50,6 +54,18 @@ impl Shard {
         };
         self.sweep.next = Some(self.now.wrapping_add(wait));
         Some(Duration::from_millis(wait.into()))
+    }
+
+    /// The sweep comes `late` milliseconds after its time: for so long this thread did not run, and nobody could be
+    /// heard. Machines are suspended and processes stopped; their clients are not to blame for it.
+    fn forgive(&mut self, late: u32) {
+        if late < LATE {
+            return;
+        }
+        for (_, socket) in &mut self.sockets {
+            let silence = self.now.wrapping_sub(socket.heard);
+            socket.heard = self.now.wrapping_sub(silence.saturating_sub(late));
+        }
     }
 
     fn slice_time(&self) -> u32 {
@@ -81,21 +97,18 @@ impl Shard {
                 let Some(heartbeat) = options.heartbeat else {
                     return;
                 };
-                if socket.held || socket.parked {
-                    return; // it is us who do not listen
-                }
                 let silence = since(self.now, socket.heard);
-                if silence >= heartbeat.timeout {
+                if (socket.held || socket.parked) && silence >= heartbeat.interval {
+                    // It is us who do not listen. Proxies on the way want to see something all the same.
+                    socket.heard = self.now;
+                    self.ping(key);
+                } else if silence >= heartbeat.timeout {
                     tracing::debug!(socket = %socket.entry.id, "a peer fell silent");
                     self.handle.counters.heartbeat_timeouts.add(1);
                     self.cut(key, close::ABNORMAL, "");
                 } else if silence >= heartbeat.interval && !socket.pinged {
                     socket.pinged = true;
-                    // A socket with a full outbox needs no ping to show that it is stuck.
-                    if socket.entry.reserve(PING.len()) == Reservation::Queued {
-                        socket.outbox.push(Bytes::from_static(PING));
-                        self.mark_dirty(key);
-                    }
+                    self.ping(key);
                 }
             }
             Phase::Closing { since: began, .. } | Phase::Finishing { since: began, .. } => {
@@ -103,6 +116,15 @@ impl Shard {
                     self.give_up(key);
                 }
             }
+        }
+    }
+
+    fn ping(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        // A socket with a full outbox needs no ping to show that it is stuck.
+        if socket.entry.reserve(PING.len()) == Reservation::Queued {
+            socket.outbox.push(Bytes::from_static(PING));
+            self.mark_dirty(key);
         }
     }
 

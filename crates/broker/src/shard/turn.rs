@@ -22,7 +22,7 @@ use crate::listener::{self, ConnectionGuard};
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
 /// with default kernel settings, and fits the second-level cache beside the rest.
-const READ_BUFFER: usize = 64 * 1024;
+pub(super) const READ_BUFFER: usize = 64 * 1024;
 
 /// Everything an I/O thread owns. No lock is needed for any of it.
 pub(super) struct Shard {
@@ -129,6 +129,7 @@ impl Shard {
                 self.upgrade(id, block, listener, reply);
             }
             Command::ClientGone(id) => self.client_gone(id),
+            Command::Disconnected(guard) => self.departed.push(guard),
             Command::Respond { id, response } => self.respond(id, *response),
             Command::Decide { id, decision } => self.decide(id, *decision),
             Command::Adopt {

@@ -1,32 +1,24 @@
 //! A listener: bound at once, accepting on one shard, dealing to all, drained at its stop.
 
-use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
-#[cfg(unix)]
-use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-use crate::address::{BindAddress, ListenAddress};
+use crate::address::ListenAddress;
 use crate::broker::Core;
 use crate::error::StartError;
 use crate::options::ListenOptions;
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Command;
-use crate::transport::Transport;
 
-/// Connections the kernel keeps for us while we are busy; the system's own limit may be lower.
-const BACKLOG: i32 = 4096;
+mod accept;
+mod bind;
 
-/// After an accept that failed for want of descriptors or memory: trying at once would only burn the processor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) use accept::accept;
+pub(crate) use bind::{Bound, bind};
 
 /// A running listener. Dropping it does not stop it.
 pub struct Listener {
@@ -100,88 +92,6 @@ pub(crate) enum StopPhase {
 
 /// Counts in [`ListenerShared::alive`] while it lives.
 pub(crate) struct ConnectionGuard(Arc<ListenerShared>);
-
-/// A socket that listens and is not yet part of a shard.
-pub(crate) enum Bound {
-    Tcp(std::net::TcpListener),
-    #[cfg(unix)]
-    Unix(std::os::unix::net::UnixListener, PathBuf),
-}
-
-/// Binds without starting anything.
-pub(crate) fn bind(address: &BindAddress) -> Result<Bound, StartError> {
-    if let BindAddress::Unix(path) = address {
-        return bind_unix(path, &address.to_string());
-    }
-    let mut unusable = None;
-    for candidate in address.resolve()? {
-        match bind_tcp(candidate) {
-            Ok(listener) => return Ok(Bound::Tcp(listener)),
-            // Only a machine without this protocol, or this address, makes the next one worth a try.
-            Err(error) if is_unusable(&error) => unusable = Some(error),
-            Err(error) => return Err(StartError::from_bind(&address.to_string(), error)),
-        }
-    }
-    let error = unusable.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
-    Err(StartError::from_bind(&address.to_string(), error))
-}
-
-fn is_unusable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
-    ) || error.raw_os_error() == Some(AF_NOT_SUPPORTED)
-}
-
-/// "Address family not supported by protocol": a machine without IPv6.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const AF_NOT_SUPPORTED: i32 = 97;
-#[cfg(target_vendor = "apple")]
-const AF_NOT_SUPPORTED: i32 = 47;
-#[cfg(windows)]
-const AF_NOT_SUPPORTED: i32 = 10047;
-
-fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // On Windows the option would let two servers share a port; elsewhere it lets a restart have it back at once.
-    #[cfg(not(windows))]
-    socket.set_reuse_address(true)?;
-    if let SocketAddr::V6(v6) = address {
-        socket.set_only_v6(!v6.ip().is_unspecified())?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-#[cfg(unix)]
-fn bind_unix(path: &Path, address: &str) -> Result<Bound, StartError> {
-    use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixListener, UnixStream};
-
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if is_socket && UnixStream::connect(path).is_err_and(refused) {
-        // Left behind by a process that did not end in order.
-        let _ = std::fs::remove_file(path);
-    }
-    let failed = |error| StartError::from_bind(address, error);
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(Bound::Unix(listener, path.to_owned()))
-}
-
-#[cfg(not(unix))]
-fn bind_unix(_: &Path, _: &str) -> Result<Bound, StartError> {
-    Err(StartError::NotSupported {
-        what: "bind: a Unix socket".to_owned(),
-    })
-}
 
 /// Makes a bound socket a listener of this broker.
 pub(crate) fn start(
@@ -356,105 +266,6 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if self.0.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.finish();
-        }
-    }
-}
-
-impl Bound {
-    fn address(&self) -> io::Result<ListenAddress> {
-        Ok(match self {
-            Self::Tcp(listener) => ListenAddress::Inet(listener.local_addr()?),
-            #[cfg(unix)]
-            Self::Unix(_, path) => ListenAddress::Unix(path.clone()),
-        })
-    }
-}
-
-/// Accepts until the stop, dealing connections to the shards in turn. `guard` goes last: when the stop is done the
-/// address is free.
-pub(crate) async fn accept(bound: Bound, guard: ConnectionGuard, core: Arc<Core>) {
-    let mut phase = guard.listener().phase();
-    let mut source = match Source::register(bound) {
-        Ok(source) => source,
-        Err(error) => {
-            tracing::error!(%error, "a listener could not be registered");
-            return;
-        }
-    };
-    let mut turn = 0;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = phase.wait_for(|phase| *phase != StopPhase::Serving) => break,
-            accepted = source.accept() => accepted,
-        };
-        let dealt = accepted.and_then(Transport::unregister);
-        match dealt {
-            Ok(stream) => {
-                let guard = ConnectionGuard::new(guard.listener());
-                let shards = core.shards();
-                shards[turn % shards.len()].send(Command::Connect { stream, guard });
-                turn += 1;
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for the moment");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    source.close();
-}
-
-/// The peer gave up before it was accepted; the next one may be fine.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
-}
-
-/// A listening socket in a shard's reactor.
-enum Source {
-    Tcp(TcpListener),
-    #[cfg(unix)]
-    Unix(UnixListener, PathBuf),
-}
-
-impl Source {
-    fn register(bound: Bound) -> io::Result<Self> {
-        Ok(match bound {
-            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            #[cfg(unix)]
-            Bound::Unix(listener, path) => Self::Unix(UnixListener::from_std(listener)?, path),
-        })
-    }
-
-    async fn accept(&mut self) -> io::Result<Transport> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // Events are small and wait for nobody. Some systems refuse it to a peer that has left already;
-                // that is found by the first read.
-                let _ = stream.set_nodelay(true);
-                Ok(Transport::Tcp(stream))
-            }
-            #[cfg(unix)]
-            Self::Unix(listener, _) => Ok(Transport::Unix(listener.accept().await?.0)),
-        }
-    }
-
-    fn close(self) {
-        match self {
-            Self::Tcp(listener) => drop(listener),
-            #[cfg(unix)]
-            Self::Unix(listener, path) => {
-                drop(listener);
-                let _ = std::fs::remove_file(path);
-            }
         }
     }
 }
