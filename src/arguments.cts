@@ -8,6 +8,9 @@ import type { NativeData } from './native.cjs';
 /** The longest channel name, in bytes of UTF-8. */
 const MAX_CHANNEL_NAME = 512;
 
+/** The longest token, in bytes of UTF-8. It travels with every event of its socket, so it is no place for documents. */
+const MAX_TOKEN = 65_536;
+
 /** One UTF-16 unit of a string is at most three bytes of UTF-8. */
 const MAX_BYTES_PER_UNIT = 3;
 
@@ -30,6 +33,15 @@ export function invalid(name: string, expected: string, value: unknown): never {
 
 /** A value in a few words, for an error's message. */
 export function describe(value: unknown): string {
+  try {
+    return describeAny(value);
+  } catch {
+    // A Proxy or a getter that throws: the caller has to hear of the argument, not of that.
+    return 'a value that throws when it is looked at';
+  }
+}
+
+function describeAny(value: unknown): string {
   switch (typeof value) {
     case 'string':
       return value.length <= 40
@@ -62,11 +74,19 @@ export function checkSocketId(value: unknown, name = 'socketId'): number {
 /** A string, or the bytes of a buffer as a view that no other thread can write to. */
 export function checkData(value: unknown, name = 'data'): NativeData {
   if (typeof value === 'string') return value;
-  if (value instanceof Uint8Array && value.buffer instanceof ArrayBuffer) return value;
+  if (ArrayBuffer.isView(value) && value instanceof Uint8Array && value.buffer instanceof ArrayBuffer) return value;
   return otherBytes(value) ?? invalid(name, EXPECTED_DATA, value);
 }
 
 function otherBytes(value: unknown): Uint8Array | undefined {
+  try {
+    return viewOf(value);
+  } catch {
+    return undefined; // the buffer has been transferred to another thread
+  }
+}
+
+function viewOf(value: unknown): Uint8Array | undefined {
   if (ArrayBuffer.isView(value)) return ownBytes(value.buffer, value.byteOffset, value.byteLength);
   // By its name: an ArrayBuffer of another realm (`node:vm`) is an instance of another class.
   const kind = Object.prototype.toString.call(value);
@@ -98,7 +118,9 @@ function fitsBytes(data: NativeData, limit: number): boolean {
 
 /** A token: bytes, or undefined for none. A string stands for its UTF-8. */
 export function checkToken(value: unknown, name = 'token'): NativeData | undefined {
-  return value === undefined ? undefined : checkData(value, name);
+  if (value === undefined) return undefined;
+  const token = checkData(value, name);
+  return fitsBytes(token, MAX_TOKEN) ? token : invalid(name, `a token of at most ${MAX_TOKEN} bytes`, value);
 }
 
 /** A close code that an application may send (RFC 6455, section 7.4). */

@@ -195,7 +195,7 @@ export function copySubscriptions(from: ChannelName, to: ChannelName): number {
  * Ties bytes to a socket. Its handlers get them with every event that is read from now on.
  *
  * @param socketId - the socket
- * @param token - the bytes, a string for its UTF-8, or undefined to clear it
+ * @param token - the bytes, at most 65,536, a string for its UTF-8, or undefined to clear it
  * @returns true; false when the socket is gone
  * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
  */

@@ -49,14 +49,16 @@ export interface Native {
     http: boolean,
     upgrade: boolean,
     onEvents: () => void,
-    finishedMessages: Uint32Array<ArrayBuffer>,
+    finishedEvents: Uint32Array<ArrayBuffer>,
     isMainThread: boolean,
   ): number;
   /**
    * No new events for this worker; it finishes what it was given and then calls `end`. The sockets it is busy with wait
-   * until then, the others go on elsewhere at once.
+   * for `release`, the others go on elsewhere at once.
    */
   retire(worker: number, busySockets: Float64Array<ArrayBuffer>): void;
+  /** This worker, which has retired, is no longer busy with that socket. */
+  release(worker: number, socketId: number): void;
   /** This worker has finished everything. */
   end(worker: number): void;
   /**

@@ -105,6 +105,9 @@ function packResponse(value: unknown, name: string): PackedResponse {
   };
 }
 
+/** Clients stop far below: Node's at 2,000 lines, most proxies at some hundred. */
+const MAX_HEADERS = 1000;
+
 interface PackedHeaders {
   packed: string;
   hasContentType: boolean;
@@ -113,6 +116,7 @@ interface PackedHeaders {
 function packHeaders(value: unknown, name: string): PackedHeaders {
   let packed = '';
   let hasContentType = false;
+  let count = 0;
   if (value === undefined) return { packed, hasContentType };
   const headers = checkObject(value, name);
   // A Map or a Headers object has no properties of its own: its headers would be lost without a word.
@@ -123,6 +127,8 @@ function packHeaders(value: unknown, name: string): PackedHeaders {
     if (!TOKEN.test(key)) invalid(name, 'header names of letters, digits and -', key);
     hasContentType ||= key.toLowerCase() === 'content-type';
     for (const one of Array.isArray(of) ? of : [of]) {
+      count += 1;
+      if (count > MAX_HEADERS) invalid(name, `at most ${MAX_HEADERS} headers`, value);
       packed += `${key}\n${checkHeaderValue(one, `${name}[${JSON.stringify(key)}]`)}\n`;
     }
   }

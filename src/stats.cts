@@ -38,6 +38,8 @@ export interface Stats {
 export interface DropStats {
   /** Messages left out because too much waited for their socket (`slowConsumer`). */
   slowConsumer: number;
+  /** Opens and drains that a thread was given and had not finished when it ended. */
+  workerEndedEvents: number;
   /** Messages queued for a socket that closed before its I/O thread had taken them. */
   socketClosed: number;
   /** Messages that a worker held when its thread ended: given to it, and their handler had not finished. */

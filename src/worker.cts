@@ -55,14 +55,16 @@ export interface SocketEvent {
 export class WorkerThread {
   readonly #handlers: WorkerHandlers;
   readonly #handle: number;
-  /** How many messages have been handled, modulo 2^32. The addon reads it when the thread ends. */
-  readonly #finishedMessages = new Uint32Array(new ArrayBuffer(Uint32Array.BYTES_PER_ELEMENT));
+  /** How many events have been handled, modulo 2^32: messages, opens and drains. The addon reads it when the thread ends. */
+  readonly #finishedEvents = new Uint32Array(new ArrayBuffer(2 * Uint32Array.BYTES_PER_ELEMENT));
   /** Sockets with a handler that has returned a promise, and what waits behind it. */
   readonly #busySockets = new Map<SocketId, Backlog>();
   /** Requests whose handler has returned a promise. */
   readonly #openRequests = new Map<number, PackedRequest>();
   /** The batch that is being handled. */
   #batch: Batch | undefined;
+  /** Sockets that wait elsewhere for this retired worker to be done with them. */
+  #heldBack = new Set<SocketId>();
   #isRetired = false;
   #isInTurn = false;
 
@@ -76,7 +78,7 @@ export class WorkerThread {
       handleHttpRequest !== undefined,
       handleSocketUpgrade !== undefined,
       () => this.#turn(),
-      this.#finishedMessages,
+      this.#finishedEvents,
       isMainThread,
     );
     if (this.#handle === 0) {
@@ -92,12 +94,23 @@ export class WorkerThread {
     if (this.#isRetired) return;
     this.#isRetired = true;
     // Nobody else may be called for a socket while a handler of it is busy here, or about to be called.
-    const busy = new Set([...this.#busySockets.keys(), ...(this.#batch?.socketsLeft() ?? [])]);
-    native.retire(this.#handle, Float64Array.from(busy));
+    this.#heldBack = new Set([...this.#busySockets.keys(), ...(this.#batch?.socketsLeft() ?? [])]);
+    native.retire(this.#handle, Float64Array.from(this.#heldBack));
     this.#endWhenIdle();
   }
 
+  /** Lets sockets go to their next worker that nothing here is busy with any more. */
+  #letGo(): void {
+    if (this.#heldBack.size === 0 || this.#isInTurn) return;
+    for (const id of this.#heldBack) {
+      if (this.#busySockets.has(id)) continue;
+      this.#heldBack.delete(id);
+      native.release(this.#handle, id);
+    }
+  }
+
   #endWhenIdle(): void {
+    this.#letGo();
     const isIdle = !this.#isInTurn && this.#busySockets.size === 0 && this.#openRequests.size === 0;
     if (this.#isRetired && isIdle) native.end(this.#handle);
   }
@@ -181,7 +194,7 @@ export class WorkerThread {
     } catch (error) {
       this.#report(error, { handler: HANDLER_OF[kind], socketId: id });
     }
-    if (kind === MESSAGE) this.#countMessage();
+    this.#countFinished(kind);
     return undefined;
   }
 
@@ -206,15 +219,16 @@ export class WorkerThread {
     }
   }
 
-  #countMessage(): void {
-    (this.#finishedMessages[0] as number) += 1;
+  #countFinished(kind: SocketEventKind): void {
+    // A close is told apart by `beginClose`: it must come exactly once.
+    if (kind !== CLOSE) (this.#finishedEvents[kind === MESSAGE ? 0 : 1] as number) += 1;
   }
 
   /** Goes on with the socket's next event when the promise has settled. */
   #wait(id: SocketId, kind: SocketEventKind, promise: Promise<unknown>, backlog: Backlog): void {
     this.#busySockets.set(id, backlog);
     const settled = () => {
-      if (kind === MESSAGE) this.#countMessage();
+      this.#countFinished(kind);
       this.#workOff(id, backlog);
     };
     promise.then(settled, (error: unknown) => {

@@ -158,3 +158,16 @@ test('registerWorkerThread refuses what is no object of handlers', () => {
   }
   assert.deepEqual(wsbroker.stats().workers, [], 'nothing is registered by a refused call');
 });
+
+test('arguments that throw when they are looked at are refused like others', () => {
+  const transferred = new ArrayBuffer(8);
+  structuredClone(transferred, { transfer: [transferred] });
+  const view = new DataView(new ArrayBuffer(8));
+  structuredClone(view.buffer, { transfer: [view.buffer] });
+  const trap = () => {
+    throw new Error('trapped');
+  };
+  const proxy = new Proxy({}, { getPrototypeOf: trap, get: trap });
+  for (const data of [transferred, view, proxy]) throwsCode(() => api.send(1, data), 'WSB_INVALID_ARGUMENT');
+  throwsCode(() => api.send(proxy, 'hello'), 'WSB_INVALID_ARGUMENT');
+});

@@ -204,6 +204,7 @@ test('rubbish is answered 500 and told', async (t) => {
     ['/headers-map', { headers: new Map([['a', 'b']]) }, /^response\.headers: .*Object\.fromEntries/],
     ['/headers-web', { headers: new Headers({ a: 'b' }) }, /^response\.headers: /],
     ['/headers-string', { headers: 'a: b' }, /^response\.headers: /],
+    ['/headers-many', { headers: { x: Array(40_000).fill('a') } }, /^response\.headers: expected at most 1000 headers/],
   ];
   const errors = new Inbox();
   const server = serve(t, {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import net from 'node:net';
 import os from 'node:os';
@@ -159,6 +160,17 @@ test('a Unix socket', { skip: process.platform === 'win32' && 'no Unix sockets' 
   assert.deepEqual(server.address, { path: file });
   assert.equal((await request(server)).body, 'unix');
   throwsCode(() => start({ bind: `unix:${file}` }), 'WSB_ADDRESS_IN_USE');
+});
+
+test('a refused start leaves no socket file', {
+  skip: process.platform === 'win32' && 'no Unix sockets',
+}, async (t) => {
+  serve(t); // from here on the number of I/O threads is decided
+  const directory = await mkdtemp(path.join(os.tmpdir(), 'wsbroker-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const file = path.join(directory, 'app.sock');
+  throwsCode(() => start({ bind: `unix:${file}`, ioThreads: stats().ioThreads + 1 }), 'WSB_INVALID_ARGUMENT');
+  assert.equal(existsSync(file), false);
 });
 
 test('several servers share the sockets of one broker', async (t) => {

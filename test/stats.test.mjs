@@ -34,6 +34,7 @@ test('a plain object of numbers, all of them', (t) => {
     'unansweredRequests',
     'violations',
     'workerEnded',
+    'workerEndedEvents',
   ]);
   for (const value of [...Object.values(rest), ...Object.values(dropped)]) assert.ok(Number.isSafeInteger(value));
   assert.deepEqual(

@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { close, getToken, send, setToken } from 'wsbroker';
-import { connect, serve } from './helpers/serving.mjs';
-import { Inbox } from './helpers/waiting.mjs';
+import { close, getToken, send, setToken, stats } from 'wsbroker';
+import { connect, serve, throwsCode } from './helpers/serving.mjs';
+import { Inbox, within } from './helpers/waiting.mjs';
 
 test('a token is bytes, given back as a copy', async (t) => {
   const ids = new Inbox();
@@ -32,8 +32,10 @@ test('a token is bytes, given back as a copy', async (t) => {
   assert.deepEqual(getToken(id), Buffer.alloc(0), 'an empty token is a token');
   assert.equal(setToken(id, undefined), true);
   assert.equal(getToken(id), undefined);
-  setToken(id, Buffer.alloc(100_000, 7));
-  assert.equal(getToken(id).length, 100_000);
+  setToken(id, Buffer.alloc(65_536, 7));
+  assert.equal(getToken(id).length, 65_536);
+  throwsCode(() => setToken(id, Buffer.alloc(65_537)), 'WSB_INVALID_ARGUMENT');
+  throwsCode(() => setToken(id, 'ü'.repeat(32_769)), 'WSB_INVALID_ARGUMENT');
   close(id);
   assert.equal(setToken(id, 'late'), false);
   assert.equal(getToken(id), undefined);
@@ -84,4 +86,29 @@ test('tokens of every length do not disturb the payload behind them', async (t) 
       ['x'.repeat(length), length, length],
     ]);
   }
+});
+
+test('a long token does not multiply what waits for a worker', async (t) => {
+  const received = new Inbox();
+  const server = serve(t, {
+    handleSocketUpgrade: () => ({ token: Buffer.alloc(16_384, 7) }),
+    handleSocketMessage(data, _socketId, token) {
+      assert.equal(token.length, 16_384);
+      received.push(data);
+    },
+  });
+  const client = await connect(t, server);
+  const count = 20_000;
+  for (let n = 0; n < count; n += 1) client.send(String(n));
+  // 320 MB of tokens in all. The limit is 16 MiB, and what one read adds to it is far below that.
+  let most = 0;
+  while (received.length < count) {
+    most = Math.max(most, ...stats().workers.map(({ queuedBytes }) => queuedBytes));
+    await within(new Promise(setImmediate), 'the next batch');
+  }
+  assert.ok(most < 24 << 20, `${most} bytes were queued`);
+  assert.deepEqual(
+    await received.take(count),
+    Array.from({ length: count }, (_, n) => String(n)),
+  );
 });

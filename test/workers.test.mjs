@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { channelCount, connectionCount, getToken, registerWorkerThread, send, stats } from 'wsbroker';
-import { connect, listen, request, serve, stopAll } from './helpers/serving.mjs';
+import { connect, listen, refusal, request, serve, stopAll } from './helpers/serving.mjs';
 import { ask, handlerOf, startThreads } from './helpers/threads.mjs';
 import { deferred, eventually, Inbox, within } from './helpers/waiting.mjs';
 
@@ -246,4 +246,94 @@ test('unregister while a promise is open: the next handler is another worker, th
   open.resolve();
   assert.equal((await answer).body, 'finished all the same');
   assert.equal(lost(), before);
+});
+
+test('an upgrade is decided by a worker that wants to, whoever gets the socket', async (t) => {
+  const handlers = new Set();
+  serve(t, {
+    handleSocketUpgrade: ({ path }) => path === '/in',
+    handleSocketMessage: (_data, socketId) => void send(socketId, 'main'),
+  });
+  const threads = await startThreads(t, 1); // has no opinion
+  const server = listen();
+  for (let n = 0; n < 4; n += 1) assert.equal((await refusal(t, server, { path: '/out' })).status, 403);
+  for (let n = 0; n < 4; n += 1) handlers.add(await ask(await connect(t, server, { path: '/in' })));
+  assert.deepEqual(handlers, new Set(['main', String(threads[0].id)]));
+});
+
+test('an upgrade whose only decider ended is refused, not accepted', async (t) => {
+  serve(t, {}); // accepts whatever nobody wants to decide
+  const [decider] = await startThreads(t, 1, { decides: true });
+  const server = listen();
+  // Whichever order the sockets are dealt in, one of two goes to the thread.
+  const clients = await connectAll(t, server, 2);
+  for (const client of clients) client.send('block');
+  await decider.told('blocked');
+  const answer = refusal(t, server);
+  await eventually(() => assert.equal(stats().pendingRequests, 1));
+  await decider.worker.terminate();
+  assert.equal((await answer).status, 503);
+});
+
+test('what a worker leaves unsettled after unregister holds up nobody else', async (t) => {
+  const log = new Inbox();
+  const leaving = registerWorkerThread({
+    handleHttpRequest: () => new Promise(() => {}),
+    handleSocketMessage(data, socketId) {
+      if (data === 'hang') return new Promise(() => {});
+      send(socketId, 'left');
+      leaving.unregister();
+      const { unregister } = registerWorkerThread({
+        handleSocketMessage: (next) => log.push(next),
+        handleSocketClose: (_socketId, _token, code) => log.push(code),
+      });
+      t.after(async () => {
+        await stopAll();
+        unregister();
+      });
+    },
+  });
+  const server = listen({ requestTimeout: 100 });
+  assert.equal((await request(server)).status, 504);
+  const [hanging, going] = await connectAll(t, server, 2);
+  hanging.send('hang');
+  going.send('unregister');
+  assert.equal(await going.inbox.next(), 'left');
+  going.send('next');
+  assert.equal(await log.next('the socket of the handler that unregistered goes on'), 'next');
+  going.close(4000);
+  assert.equal(await log.next(), 4000);
+  hanging.terminate();
+});
+
+test('the signal of a request reaches a worker that has unregistered', async (t) => {
+  const aborted = deferred();
+  const started = deferred();
+  const leaving = registerWorkerThread({
+    handleHttpRequest({ signal }) {
+      signal.addEventListener('abort', aborted.resolve);
+      leaving.unregister();
+      started.resolve();
+      return aborted.promise;
+    },
+  });
+  const server = listen();
+  t.after(stopAll);
+  const control = new AbortController();
+  const answer = request(server, '/', { signal: control.signal });
+  answer.catch(() => {});
+  await started.promise;
+  control.abort();
+  await within(aborted.promise, 'the signal aborts');
+});
+
+test('opens that a terminated thread was holding are counted', async (t) => {
+  const before = stats().dropped.workerEndedEvents;
+  const [thread] = await startThreads(t, 1, { blocksOpen: true });
+  const server = listen();
+  await connect(t, server);
+  await thread.told('blocked');
+  await thread.worker.terminate();
+  await eventually(() => assert.equal(stats().dropped.workerEndedEvents, before + 1));
+  serve(t); // somebody has to handle the close
 });

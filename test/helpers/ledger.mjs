@@ -7,6 +7,7 @@
 /** Far above what one round makes; a round that comes near it fails. */
 export const MAX_CONNECTIONS = 1 << 16;
 export const MAX_MESSAGES = 1 << 22;
+export const MAX_THREADS = 1 << 10;
 
 /** How far a client's message has come. */
 export const BEGUN = 1;
@@ -98,6 +99,6 @@ function allocate() {
     progress: new SharedArrayBuffer(MAX_MESSAGES),
     results: numbers(MAX_MESSAGES),
     faults: numbers(FAULTS.length),
-    orders: numbers(MAX_CONNECTIONS),
+    orders: numbers(MAX_THREADS),
   };
 }

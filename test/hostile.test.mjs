@@ -1,0 +1,481 @@
+// Bad input, and what it gets. Whatever comes, the answer is the one that the RFC gives, and the server goes on
+// serving everybody else. What wrong arguments get is in api-arguments.test.mjs and start-options.test.mjs.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import net from 'node:net';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { connectionCount, registerWorkerThread, send, start, stats } from 'wsbroker';
+import { runsTo } from './helpers/program.mjs';
+import { closeFrame, connectRaw, frame, handshake, OPCODE, upgradeRaw } from './helpers/raw.mjs';
+import { connect, open, request, serve, throwsCode } from './helpers/serving.mjs';
+import { eventually, Inbox, within } from './helpers/waiting.mjs';
+
+const PROGRAM = fileURLToPath(new URL('fixtures/program.mjs', import.meta.url));
+
+const { binary, close, continuation, ping, pong, text } = OPCODE;
+
+/** A server that echoes, collects close events, and has a client that nothing may disturb. */
+async function serveWithBystander(t, options) {
+  const closes = new Inbox();
+  const server = serve(
+    t,
+    {
+      handleHttpRequest: ({ body }) => ({ body: body.length > 0 ? body : 'fine' }),
+      handleSocketMessage: (data, socketId) => void send(socketId, data),
+      handleSocketClose: (_socketId, _token, code, reason) => closes.push({ code, reason }),
+    },
+    options,
+  );
+  const bystander = await connect(t, server);
+  return { server, closes, bystander, stillServes: () => stillServes(t, server, bystander) };
+}
+
+/** Whoever was there is still served, and so is whoever comes. */
+async function stillServes(t, server, bystander) {
+  bystander.send('still there');
+  assert.equal(await bystander.inbox.next(), 'still there');
+  assert.equal((await request(server)).body, 'fine');
+  const newcomer = await connect(t, server);
+  newcomer.send('hello');
+  assert.equal(await newcomer.inbox.next(), 'hello');
+  newcomer.terminate();
+  await eventually(() => assert.equal(connectionCount(), 1));
+}
+
+const LIMIT = 1000;
+
+/** What a client sends on a socket, and the code that it is closed with. */
+const BAD_FRAMES = {
+  'an unmasked frame': [frame(text, 'hello', { masked: false }), 1002],
+  'an unmasked empty frame': [frame(text, '', { masked: false }), 1002],
+  'an unmasked ping': [frame(ping, 'x', { masked: false }), 1002],
+  ...Object.fromEntries(
+    [3, 4, 5, 6, 7, 11, 12, 13, 14, 15].map((opcode) => [`opcode ${opcode}`, [frame(opcode), 1002]]),
+  ),
+  ...Object.fromEntries([4, 2, 1, 7].map((rsv) => [`reserved bits ${rsv}`, [frame(text, 'x', { rsv }), 1002]])),
+  'a reserved bit of a ping': [frame(ping, '', { rsv: 4 }), 1002],
+  'a fragmented ping': [frame(ping, 'x', { fin: false }), 1002],
+  'a fragmented pong': [frame(pong, 'x', { fin: false }), 1002],
+  'a fragmented close': [frame(close, '', { fin: false }), 1002],
+  'a ping of 126 bytes': [frame(ping, 'x'.repeat(126)), 1002],
+  'a continuation of nothing': [frame(continuation, 'x'), 1002],
+  'a message inside of another': [[frame(text, 'x', { fin: false }), frame(text, 'y')], 1002],
+  'a byte that begins no UTF-8': [frame(text, [0xff]), 1007],
+  'UTF-8 that is cut off': [frame(text, [0xe2, 0x82]), 1007],
+  'an overlong slash': [frame(text, [0xc0, 0xaf]), 1007],
+  'a surrogate in UTF-8': [frame(text, [0xed, 0xa0, 0x80]), 1007],
+  'bad UTF-8 across fragments': [
+    [frame(text, [0xe2, 0x82], { fin: false }), frame(continuation, [0x41], { fin: false })],
+    1007,
+  ],
+  'a length of 2^63': [frame(binary, '', { length: 2n ** 63n }), 1002],
+  'a length of 2^63 - 1': [frame(binary, '', { length: 2n ** 63n - 1n }), 1009],
+  'a length of 4 GiB': [frame(binary, '', { length: 2n ** 32n }), 1009],
+  'a message over the limit': [frame(binary, Buffer.alloc(LIMIT + 1)), 1009],
+  'a message over the limit, of which nothing came': [frame(binary, '', { length: LIMIT + 1 }), 1009],
+  'fragments over the limit': [
+    [frame(binary, Buffer.alloc(LIMIT), { fin: false }), frame(continuation, '', { length: 1 })],
+    1009,
+  ],
+  'a close of one byte': [frame(close, 'x'), 1002],
+  ...Object.fromEntries(
+    [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65_535].map((code) => [
+      `close code ${code}`,
+      [closeFrame(code), 1002],
+    ]),
+  ),
+  'a close reason that is no UTF-8': [frame(close, [0x03, 0xe8, 0xff]), 1007],
+};
+
+test('a client that breaks the protocol is closed with the code of the RFC', async (t) => {
+  const { server, closes, stillServes } = await serveWithBystander(t, { maxMessageSize: LIMIT });
+  for (const [what, [bytes, code]] of Object.entries(BAD_FRAMES)) {
+    const { violations } = stats().dropped;
+    const client = await upgradeRaw(t, server);
+    const { payload } = await client.write(frame(text, 'before')).frame('the echo');
+    assert.equal(payload.toString(), 'before', what);
+    client.write(...[bytes].flat(), frame(text, 'behind'));
+    assert.equal((await client.closeFrame()).code, code, what);
+    await client.end();
+    assert.equal(client.error, undefined, `${what}: the connection ends in order`);
+    assert.equal((await closes.next()).code, code, what);
+    assert.equal(stats().dropped.violations, violations + 1, what);
+  }
+  await stillServes();
+  assert.equal((await closes.next()).code, 1006, 'that of the newcomer');
+  assert.equal(closes.length, 0, 'one close event for each');
+});
+
+/** The longest string that V8 can make, and so the largest limit for messages. */
+const HUGE = 2 ** 29 - 24;
+
+test('a length is no reason to take memory', async (t) => {
+  const { server, closes } = await serveWithBystander(t, { maxMessageSize: HUGE });
+  const clients = [];
+  for (let n = 0; n < 20; n += 1) clients.push(await upgradeRaw(t, server));
+  const { rss } = process.memoryUsage();
+  for (const client of clients) client.write(frame(binary, 'begun', { length: HUGE }), Buffer.alloc(1));
+  const marker = await upgradeRaw(t, server);
+  marker.write(frame(text, 'read behind all of them'));
+  await marker.frame();
+  // 20 messages of 512 MiB were announced, and a few bytes of each came.
+  assert.ok(process.memoryUsage().rss - rss < 64 << 20);
+  clients.push(marker);
+  for (const client of clients) client.socket.destroy();
+  for (const closed of await closes.take(clients.length)) assert.equal(closed.code, 1006);
+});
+
+/** Far longer than an answer to a ping takes on a busy machine. */
+const HEARTBEAT = { interval: 100, timeout: 3000 };
+
+test('half of something and then nothing is closed by the heartbeat, with 1006', async (t) => {
+  const { server, closes, stillServes } = await serveWithBystander(t, { heartbeat: HEARTBEAT });
+  const { heartbeatTimeouts } = stats().dropped;
+  const halves = [
+    frame(binary, 'ten bytes!').subarray(0, 9),
+    frame(binary, Buffer.alloc(300)).subarray(0, 3),
+    frame(text, 'to be continued', { fin: false }),
+    Buffer.alloc(0),
+  ];
+  const clients = [];
+  for (const half of halves) clients.push((await upgradeRaw(t, server)).write(half));
+  for (const client of clients) assert.equal((await client.frame('a ping')).opcode, ping);
+  for (const closed of await closes.take(halves.length)) assert.deepEqual(closed, { code: 1006, reason: '' });
+  for (const client of clients) await client.end();
+  assert.equal(stats().dropped.heartbeatTimeouts, heartbeatTimeouts + halves.length);
+  await stillServes();
+});
+
+test('a client that vanishes without a FIN is closed by the heartbeat, with 1006', async (t) => {
+  const { server, closes, stillServes } = await serveWithBystander(t, { heartbeat: HEARTBEAT });
+  const program = `
+    const socket = new (require('ws'))('ws://127.0.0.1:${server.address.port}/');
+    socket.on('open', () => console.log('open'));
+  `;
+  const child = spawn(process.execPath, ['--eval', program], {
+    cwd: import.meta.dirname,
+    stdio: ['ignore', 'pipe', 2],
+  });
+  t.after(() => child.kill('SIGKILL'));
+  await within(once(child.stdout, 'data'), 'the other process is connected');
+  // It answers pings, and so outlives one that came later and does not.
+  await upgradeRaw(t, server);
+  assert.equal((await closes.next()).code, 1006);
+  assert.equal(connectionCount(), 2);
+  child.kill('SIGSTOP'); // a process that is stopped answers nothing, and its kernel sends no FIN
+  assert.deepEqual(await closes.next(), { code: 1006, reason: '' });
+  assert.equal(connectionCount(), 1);
+  await stillServes();
+});
+
+test('a server that was stopped for longer than the timeout does not blame its clients', async (t) => {
+  const program = `
+    const { registerWorkerThread, send, start } = await import('wsbroker');
+    registerWorkerThread({ handleSocketMessage: (data, socketId) => void send(socketId, data) });
+    const heartbeat = { interval: 100, timeout: 1000 };
+    console.log(start({ bind: '127.0.0.1:0', heartbeat }).address.port);`;
+  const child = spawn(process.execPath, [PROGRAM, program], { stdio: ['ignore', 'pipe', 2] });
+  t.after(() => child.kill('SIGKILL'));
+  const [port] = await within(once(child.stdout, 'data'), 'the server runs');
+  const client = await connect(t, { address: { host: '127.0.0.1', port: Number(port) } });
+  child.kill('SIGSTOP');
+  await delay(2000); // the time itself is what is tested
+  child.kill('SIGCONT');
+  for (let n = 0; n < 3; n += 1) await within(once(client, 'ping'), 'the heartbeat goes on');
+  client.send('still there');
+  assert.equal(await client.inbox.next(), 'still there');
+});
+
+/** What a client asks for, and the status that it gets. */
+const BAD_REQUESTS = {
+  'a request line of 1 MB': { bytes: `GET /${'x'.repeat(1 << 20)} HTTP/1.1\r\nHost: x\r\n\r\n`, status: 431 },
+  '10 000 headers': { bytes: `GET / HTTP/1.1\r\nHost: x\r\n${'a: b\r\n'.repeat(10_000)}\r\n`, status: 431 },
+  'a header of 1 MB': { bytes: `GET / HTTP/1.1\r\nHost: x\r\na: ${'b'.repeat(1 << 20)}\r\n\r\n`, status: 431 },
+  'no HTTP at all': { bytes: '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n', status: 400 },
+  'a header without a colon': { bytes: 'GET / HTTP/1.1\r\nHost x\r\n\r\n', status: 400 },
+  'a header folded over lines': { bytes: 'GET / HTTP/1.1\r\nHost: x\r\na: b\r\n c\r\n\r\n', status: 400 },
+  'two lengths of a body': {
+    bytes: 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab',
+    status: 400,
+  },
+  'a length that is no number': { bytes: 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n', status: 400 },
+  'a chunk without a length': {
+    bytes: 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n',
+    status: 400,
+  },
+  'a body over the limit': {
+    bytes: `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${LIMIT + 1}\r\n\r\n${'x'.repeat(LIMIT + 1)}`,
+    status: 413,
+  },
+  'a body over the limit, of which nothing came': {
+    bytes: `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${2n ** 62n}\r\n\r\n`,
+    status: 413,
+  },
+  'chunks over the limit': {
+    bytes: `POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${`64\r\n${'x'.repeat(100)}\r\n`.repeat(11)}`,
+    status: 413,
+  },
+};
+
+test('a request that makes no sense or is too large gets its status, and the connection ends', async (t) => {
+  const { server, stillServes } = await serveWithBystander(t, { maxBodySize: LIMIT });
+  const { requests } = stats();
+  for (const [what, { bytes, status }] of Object.entries(BAD_REQUESTS)) {
+    const client = await connectRaw(t, server);
+    const answer = await client.write(Buffer.from(bytes, 'latin1')).response();
+    assert.equal(answer.status, status, what);
+    await client.end(`${what}: the connection ends`);
+    assert.equal(client.error, undefined, `${what}: it ends in order`);
+  }
+  assert.equal(stats().requests, requests, 'no handler has seen any of them');
+  await stillServes();
+});
+
+test('a handshake that lacks something is refused, and the connection can go on', async (t) => {
+  const { server, stillServes } = await serveWithBystander(t);
+  const bad = {
+    'no key': [handshake({ 'Sec-WebSocket-Key': undefined }), 400],
+    'a key that is none': [handshake({ 'Sec-WebSocket-Key': 'short' }), 400],
+    'no version': [handshake({ 'Sec-WebSocket-Version': undefined }), 426],
+    'another version': [handshake({ 'Sec-WebSocket-Version': '8' }), 426],
+    'a method that does not upgrade': [handshake({ 'Content-Length': '0' }, 'POST / HTTP/1.1'), 405],
+  };
+  for (const [what, [bytes, status]] of Object.entries(bad)) {
+    const client = await connectRaw(t, server);
+    const answer = await client.write(bytes).response();
+    assert.equal(answer.status, status, what);
+    if (status === 426) assert.equal(answer.headers['sec-websocket-version'], '13');
+    assert.equal((await client.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n').response()).body, 'fine', what);
+    client.socket.destroy();
+  }
+  assert.equal(connectionCount(), 1);
+  await stillServes();
+});
+
+test('half of a request and then nothing is cut after its timeout', async (t) => {
+  const { server, stillServes } = await serveWithBystander(t, { headerTimeout: 1000, bodyTimeout: 1000 });
+  const nothing = await connectRaw(t, server);
+  const head = await connectRaw(t, server);
+  head.write('GET / HTTP/1.1\r\nHost: x\r\n');
+  const body = await connectRaw(t, server);
+  body.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf');
+  assert.equal((await body.response()).status, 408);
+  for (const client of [nothing, head, body]) await client.end();
+  await stillServes();
+});
+
+test('what a client does wrong is one line at debug level', async (t) => {
+  const program = `
+    const { registerWorkerThread, start } = await import('wsbroker');
+    registerWorkerThread({});
+    console.log(start({ bind: '127.0.0.1:0', maxMessageSize: ${LIMIT}, maxBodySize: ${LIMIT} }).address.port);`;
+  const env = { ...process.env, WSBROKER_LOG: 'debug' };
+  const child = spawn(process.execPath, [PROGRAM, program], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  t.after(() => child.kill('SIGKILL'));
+  const [port] = await within(once(child.stdout, 'data'), 'the server runs');
+  const server = { address: { host: '127.0.0.1', port: Number(port) } };
+  let log = '';
+  child.stderr.on('data', (data) => {
+    log += data;
+  });
+  /** The line that is new since the last one. */
+  const nextLine = async (what) => {
+    await eventually(() => assert.match(log, /\n/, what));
+    const lines = log.split('\n').slice(0, -1);
+    assert.equal(lines.length, 1, `${what}: ${log}`);
+    log = '';
+    return lines[0];
+  };
+
+  for (const [what, [bytes, code]] of Object.entries(BAD_FRAMES)) {
+    const client = await upgradeRaw(t, server);
+    await client.write(...[bytes].flat()).end();
+    assert.match(await nextLine(what), new RegExp(`DEBUG .*a peer broke the protocol.* code=${code}`));
+  }
+  for (const [what, { bytes }] of Object.entries(BAD_REQUESTS)) {
+    const client = await connectRaw(t, server);
+    await client.write(Buffer.from(bytes, 'latin1')).end();
+    assert.match(await nextLine(what), /DEBUG /);
+  }
+});
+
+/** What application code may do wrong instead of an answer. */
+const MISDEEDS = {
+  throws: () => {
+    throw new Error('on purpose');
+  },
+  'throws nothing': () => {
+    throw undefined;
+  },
+  rejects: () => Promise.reject(new Error('on purpose')),
+  'returns rubbish': () => ({ status: 99, headers: { 'x-evil': 'a\nb' }, body: 7 }),
+  'resolves to rubbish': () => Promise.resolve(Symbol('rubbish')),
+  'never settles': () => new Promise(() => {}),
+};
+
+for (const [how, misbehave] of Object.entries(MISDEEDS)) {
+  test(`a handler that ${how}: the server and every other socket go on`, async (t) => {
+    const told = new Inbox();
+    const good = {
+      handleHttpRequest: () => ({ body: 'fine' }),
+      handleSocketUpgrade: () => undefined,
+      handleSocketOpen: () => undefined,
+      handleSocketMessage: (data, socketId) => void send(socketId, data),
+      handleSocketClose: () => undefined,
+    };
+    /** The handler that misbehaves at the moment, for one call. */
+    let bad;
+    const handlers = Object.fromEntries(
+      Object.keys(good).map((name) => [
+        name,
+        (...args) => {
+          if (bad !== name) return good[name](...args);
+          bad = undefined;
+          told.push(name);
+          return misbehave();
+        },
+      ]),
+    );
+    const errors = new Inbox();
+    handlers.handleError = (_error, { handler }) => errors.push(handler);
+    const server = serve(t, handlers, { requestTimeout: 1000, closeTimeout: 100 });
+    const bystander = await connect(t, server);
+
+    /** HTTP shows a rubbish answer; what a handler of a socket returns is nobody's business. */
+    const isTold = (name) =>
+      /throws|rejects/.test(how) || (/rubbish/.test(how) && /Request|Upgrade/.test(name)) ? [name] : [];
+    const status = how === 'never settles' ? 504 : 500;
+    for (const name of Object.keys(good)) {
+      const client = /Message|Close/.test(name) ? await connect(t, server) : undefined;
+      bad = name;
+      if (name === 'handleHttpRequest') assert.equal((await request(server)).status, status);
+      if (name === 'handleSocketUpgrade') {
+        const [, response] = await within(once(open(t, server), 'unexpected-response'), 'a refusal');
+        assert.equal(response.statusCode, status);
+      }
+      if (name === 'handleSocketOpen') await connect(t, server);
+      client?.send('something');
+      if (name === 'handleSocketClose') client.close();
+      assert.equal(await told.next(), name);
+      assert.deepEqual(await errors.take(isTold(name).length), isTold(name));
+      await stillServesApartFrom(t, server, bystander);
+    }
+    assert.equal(errors.length, 0);
+  });
+}
+
+async function stillServesApartFrom(t, server, bystander) {
+  bystander.send('still there');
+  assert.equal(await bystander.inbox.next(), 'still there');
+  assert.equal((await request(server)).body, 'fine');
+  const newcomer = await connect(t, server);
+  newcomer.send('hello');
+  assert.equal(await newcomer.inbox.next(), 'hello');
+}
+
+test('whatever a handler throws can be told on stderr', async () => {
+  const program = `
+    const { registerWorkerThread, start } = await import('wsbroker');
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    const thrown = {
+      '/null': null, '/undefined': undefined, '/symbol': Symbol('thrown'), '/bigint': 7n, '/proxy': proxy,
+      '/trap': { get message() { throw new Error('trap'); }, get stack() { throw new Error('trap'); } },
+      '/inspect': { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('trap'); } },
+    };
+    registerWorkerThread({ handleHttpRequest({ path }) { if (path in thrown) throw thrown[path]; } });
+    const server = start({ bind: '127.0.0.1:0' });
+    const url = 'http://127.0.0.1:' + server.address.port;
+    const statuses = [];
+    for (const path of [...Object.keys(thrown), '/']) statuses.push((await fetch(url + path)).status);
+    console.log(statuses.join(' '));
+    await server.stop();
+    process.exit();`;
+  const log = await runsTo({ stdout: '500 500 500 500 500 500 500 200' }, program);
+  assert.match(log, /handleHttpRequest failed: null/);
+  assert.match(log, /handleHttpRequest failed: Symbol\(thrown\)/);
+});
+
+test('a wrong argument in a handler is an error of that handler alone', async (t) => {
+  const errors = new Inbox();
+  const server = serve(t, {
+    handleHttpRequest: () => ({ body: 'fine' }),
+    handleSocketMessage(data, socketId) {
+      if (data === 'wrong') send(String(socketId), data);
+      send(socketId, data);
+    },
+    handleError: (error) => errors.push(error.code),
+  });
+  const client = await connect(t, server);
+  client.send('wrong');
+  client.send('right');
+  assert.equal(await client.inbox.next(), 'right');
+  assert.equal(await errors.next(), 'WSB_INVALID_ARGUMENT');
+  await stillServesApartFrom(t, server, client);
+});
+
+/** A port that nobody listens on. */
+async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+test('a start that fails is no half of a start: the port is free and the next one works', async (t) => {
+  const port = await freePort();
+  const bind = `127.0.0.1:${port}`;
+  throwsCode(() => start({ bind }), 'WSB_NO_WORKER');
+  const registration = registerWorkerThread({});
+  try {
+    for (const options of [{ maxMessageSize: -1 }, { maxBodySize: -1 }, { maxBackpressure: -1 }, { maxSize: 1 }]) {
+      throwsCode(() => start({ bind, ...options }), 'WSB_INVALID_ARGUMENT');
+    }
+    const other = net.createServer().listen(port, '127.0.0.1');
+    await once(other, 'listening');
+    throwsCode(() => start({ bind }), 'WSB_ADDRESS_IN_USE');
+    other.close();
+    await once(other, 'close');
+    assert.equal(stats().listeners, 0);
+  } finally {
+    registration.unregister();
+  }
+  const { server, stillServes } = await serveWithBystander(t, { bind });
+  throwsCode(() => start({ bind }), 'WSB_ADDRESS_IN_USE');
+  assert.equal(server.address.port, port);
+  assert.equal(stats().listeners, 1);
+  await stillServes();
+});
+
+/** The first port that everybody may listen on; below it the kernel asks for a right. */
+function firstUnprivilegedPort() {
+  try {
+    return Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'));
+  } catch {
+    return 0;
+  }
+}
+
+test('a privileged port', { skip: firstUnprivilegedPort() < 2 && 'every port is for everybody here' }, async () => {
+  // 65534 is nobody's id on every Linux. The process gives up its rights when the addon is loaded.
+  const program = `
+    const { registerWorkerThread, start, stats } = await import('wsbroker');
+    registerWorkerThread({});
+    if (process.getuid() === 0) process.setuid(65534);
+    try {
+      start({ bind: '127.0.0.1:${firstUnprivilegedPort() - 1}' });
+    } catch ({ name, code, message }) {
+      console.log(name, code, stats().listeners, message.includes('127.0.0.1:${firstUnprivilegedPort() - 1}'));
+    }
+    const server = start({ bind: '127.0.0.1:0' });
+    console.log((await fetch('http://127.0.0.1:' + server.address.port)).status);
+    await server.stop();`;
+  await runsTo({ stdout: 'WsBrokerError WSB_PERMISSION_DENIED 0 true\n503' }, program);
+});
