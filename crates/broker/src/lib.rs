@@ -61,7 +61,8 @@ mod transport;
 
 pub use address::{BindAddress, ListenAddress};
 pub use broker::{Broker, BrokerOptions};
-pub use dispatch::batch::{Event, RequestBlock, events};
+pub use dispatch::batch::{Event, events};
+pub use dispatch::request_block::RequestBlock;
 pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker};
 pub use error::StartError;
 pub use http::response::{Acceptance, Response, ResponseError, UpgradeDecision};

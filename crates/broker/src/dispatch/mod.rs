@@ -1,5 +1,7 @@
 //! From the shards to the workers: what happened, packed; who handles it; how much may wait.
 
 pub mod batch;
+pub(crate) mod queue;
+pub mod request_block;
 pub(crate) mod roster;
 pub mod worker;

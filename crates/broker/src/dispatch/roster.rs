@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use super::worker::{Interest, WorkerQueue, WorkerWaker};
+use super::queue::WorkerQueue;
+use super::worker::{Interest, WorkerWaker};
 use crate::stats::WorkerStats;
 
 /// Who handles what: sockets and requests go to the workers round-robin, each with a turn of its own.

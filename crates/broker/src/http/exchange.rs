@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::connection::Connection;
 use super::response::{Response, closing};
 use super::upgrade;
-use crate::dispatch::batch::request_block;
+use crate::dispatch::request_block::request_block;
 use crate::id::RequestId;
 use crate::shard::inbox::{Command, UpgradeReply};
 

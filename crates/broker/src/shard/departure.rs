@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::requests::Kind;
 use super::turn::Shard;
 use crate::dispatch::batch::{Batch, Record, kind, records};
+use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::Roster;
-use crate::dispatch::worker::WorkerQueue;
 use crate::id::SocketId;
 use crate::registry::IdMap;
 

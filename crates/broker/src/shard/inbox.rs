@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::ShardHandle;
 use crate::broker::Publication;
-use crate::dispatch::worker::WorkerQueue;
+use crate::dispatch::queue::WorkerQueue;
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
 use crate::listener::{Bound, ConnectionGuard, ListenerShared};

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::inbox::{Reserved, UpgradeReply};
 use super::socket::Socket;
 use super::turn::{Shard, find};
-use crate::dispatch::worker::WorkerQueue;
+use crate::dispatch::queue::WorkerQueue;
 use crate::http::response::{Acceptance, Response};
 use crate::listener::{ConnectionGuard, ListenerShared};
 use crate::registry::SocketEntry;

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use super::inbox::UpgradeReply;
 use super::turn::Shard;
+use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::UpgradeTurn;
-use crate::dispatch::worker::WorkerQueue;
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
 use crate::listener::ListenerShared;

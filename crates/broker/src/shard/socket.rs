@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::codec::Decoder;
-use crate::dispatch::worker::WorkerQueue;
+use crate::dispatch::queue::WorkerQueue;
 use crate::listener::ConnectionGuard;
 use crate::outbox::Outbox;
 use crate::registry::SocketEntry;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dispatch::batch::Batch;
-use crate::dispatch::worker::WorkerQueue;
+use crate::dispatch::queue::WorkerQueue;
 
 /// A batch this large is handed over before the turn ends, so that a turn over busy sockets stays bounded.
 const HAND_OVER_BYTES: usize = 256 * 1024;

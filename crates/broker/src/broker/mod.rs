@@ -1,28 +1,25 @@
 //! The calls an application makes, from any thread.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::available_parallelism;
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
-use crate::channel::{Channels, Snapshot};
-use crate::codec;
-use crate::dispatch::roster::Roster;
-use crate::dispatch::worker::{Interest, Worker, WorkerQueue, WorkerWaker};
+use crate::channel::Snapshot;
+use crate::dispatch::worker::{Interest, Worker, WorkerWaker};
 use crate::error::StartError;
 use crate::http::response::{Response, UpgradeDecision};
 use crate::id::{RequestId, SocketId};
 use crate::listener::{self, Listener};
 use crate::message::OutboundMessage;
 use crate::name::ChannelName;
-use crate::options::{ListenOptions, SlowConsumer};
-use crate::registry::{Registry, Reservation, SocketEntry};
+use crate::options::ListenOptions;
+use crate::registry::SocketEntry;
 use crate::shard::inbox::{CloseBy, Command};
-use crate::shard::{self, ShardHandle};
-use crate::stats::{CallCounters, Stats};
+use crate::stats::Stats;
+
+mod core;
+
+pub(crate) use self::core::{Core, Publication};
 
 /// The environment variable that sets the number of I/O threads where the application does not.
 pub const IO_THREADS_VARIABLE: &str = "WSBROKER_IO_THREADS";
@@ -41,36 +38,11 @@ pub struct Broker {
     core: Arc<Core>,
 }
 
-/// What the threads of a broker share.
-pub(crate) struct Core {
-    options: BrokerOptions,
-    pub(crate) registry: Registry,
-    pub(crate) channels: Channels,
-    pub(crate) roster: Roster,
-    pub(crate) counters: CallCounters,
-    shards: OnceLock<Vec<Arc<ShardHandle>>>,
-    /// Held while the shards are started: two first listeners at once start one set.
-    starting: Mutex<()>,
-    /// The shortest deadline of any listener so far, in milliseconds: how often the shards have to sweep.
-    shortest_deadline: AtomicU64,
-    listeners_started: AtomicUsize,
-}
-
 impl Broker {
     /// A broker without sockets. Its I/O threads start with the first listener.
     #[must_use]
     pub fn new(options: BrokerOptions) -> Self {
-        let core = Core {
-            options,
-            registry: Registry::new(),
-            channels: Channels::new(),
-            roster: Roster::new(),
-            counters: CallCounters::default(),
-            shards: OnceLock::new(),
-            starting: Mutex::new(()),
-            shortest_deadline: AtomicU64::new(u64::MAX),
-            listeners_started: AtomicUsize::new(0),
-        };
+        let core = Core::new(options);
         Self {
             core: Arc::new(core),
         }
@@ -306,213 +278,4 @@ impl Broker {
         home.send(Command::Hold { entry, held });
         true
     }
-}
-
-impl Core {
-    /// Refuses a number of I/O threads that cannot be had, before anything is begun.
-    fn check_io_threads(&self, wanted: Option<usize>) -> Result<(), StartError> {
-        let Some(shards) = self.shards.get() else {
-            return self.io_threads(wanted).map(drop);
-        };
-        match wanted {
-            Some(wanted) if wanted != shards.len() => Err(StartError::InvalidArgument {
-                name: "ioThreads",
-                expected: format!("{}, which the first listener decided", shards.len()),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    fn start_shards(
-        self: &Arc<Self>,
-        wanted: Option<usize>,
-    ) -> Result<&[Arc<ShardHandle>], StartError> {
-        if let Some(shards) = self.shards.get() {
-            return Ok(shards);
-        }
-        let _one_at_a_time = self.starting.lock();
-        if self.shards.get().is_none() {
-            let started = shard::start(self.io_threads(wanted)?, self)?;
-            let _ = self.shards.set(started);
-        }
-        Ok(self.shards())
-    }
-
-    fn io_threads(&self, wanted: Option<usize>) -> Result<usize, StartError> {
-        let allowed = 1..=RequestId::MAX_SHARDS;
-        let invalid = |name| StartError::InvalidArgument {
-            name,
-            expected: format!("a whole number from 1 to {}", RequestId::MAX_SHARDS),
-        };
-        if let Some(count) = wanted.or(self.options.io_threads) {
-            let refused = || invalid("ioThreads");
-            return allowed
-                .contains(&count)
-                .then_some(count)
-                .ok_or_else(refused);
-        }
-        if let Ok(text) = std::env::var(IO_THREADS_VARIABLE) {
-            let count = text.parse().ok().filter(|count| allowed.contains(count));
-            return count.ok_or_else(|| invalid(IO_THREADS_VARIABLE));
-        }
-        let cores = available_parallelism().map_or(1, |cores| cores.get());
-        Ok((cores / 2).clamp(1, RequestId::MAX_SHARDS))
-    }
-
-    /// Notes a new listener; how many there were before.
-    pub(crate) fn listener_started(&self, shortest_deadline: Duration) -> usize {
-        let deadline = u64::try_from(shortest_deadline.as_millis()).unwrap_or(u64::MAX);
-        self.shortest_deadline
-            .fetch_min(deadline, Ordering::Relaxed);
-        self.counters.listeners.fetch_add(1, Ordering::Relaxed);
-        self.listeners_started.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn listener_stopped(&self) {
-        self.counters.listeners.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn shortest_deadline(&self) -> Duration {
-        Duration::from_millis(self.shortest_deadline.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn shards(&self) -> &[Arc<ShardHandle>] {
-        self.shards.get().map_or(&[], Vec::as_slice)
-    }
-
-    pub(crate) fn tell_shards(&self, mut command: impl FnMut() -> Command) {
-        for shard in self.shards() {
-            shard.send(command());
-        }
-    }
-
-    fn tell_shard_of(&self, request: RequestId, command: Command) -> bool {
-        match self.shards().get(request.shard()) {
-            Some(shard) => {
-                shard.send(command);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// A worker takes no more: every shard hands its part to the others.
-    pub(crate) fn worker_left(&self, worker: &Arc<WorkerQueue>, ended: bool) {
-        self.roster.remove(worker.id);
-        self.tell_shards(|| Command::WorkerLeft {
-            worker: Arc::clone(worker),
-            ended,
-        });
-    }
-
-    /// Takes room for a frame; what does not fit is counted, and the listener's policy is carried out.
-    fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
-        match entry.reserve(bytes) {
-            Reservation::Queued => true,
-            Reservation::Slow(policy) => {
-                self.counters.slow_consumer.fetch_add(1, Ordering::Relaxed);
-                if policy == SlowConsumer::Close {
-                    self.close_slow(entry);
-                }
-                false
-            }
-        }
-    }
-
-    pub(crate) fn close_slow(&self, entry: &Arc<SocketEntry>) {
-        let code = codec::close::TRY_AGAIN_LATER;
-        self.close(entry, code, "slow consumer", CloseBy::Broker);
-    }
-
-    /// Queues a frame for members of one shard; how many.
-    fn publish(
-        &self,
-        shard: u16,
-        members: Snapshot,
-        frame: &Bytes,
-        except: Option<SocketId>,
-    ) -> usize {
-        let mut queued = 0;
-        let mut skipped = Vec::new();
-        for entry in members.iter().flat_map(|chunk| chunk.iter()) {
-            if Some(entry.id) == except {
-                continue;
-            }
-            if self.reserve(entry, frame.len()) {
-                queued += 1;
-            } else {
-                skipped.push(entry.id);
-            }
-        }
-        if queued > 0 {
-            self.shards()[usize::from(shard)].send(Command::Publish(Box::new(Publication {
-                frame: frame.clone(),
-                members,
-                except,
-                skipped,
-            })));
-        }
-        queued
-    }
-
-    fn close(&self, entry: &Arc<SocketEntry>, code: u16, reason: &str, by: CloseBy) -> bool {
-        if !self.leave(entry) {
-            return false;
-        }
-        entry.home.send(Command::Close {
-            entry: Arc::clone(entry),
-            code,
-            reason: reason.into(),
-            by,
-        });
-        true
-    }
-
-    /// Takes a socket out of the registries; `true` for the one caller who did it.
-    pub(crate) fn leave(&self, entry: &SocketEntry) -> bool {
-        let Some(channels) = self.registry.remove(entry) else {
-            return false;
-        };
-        for channel in channels {
-            self.channels.leave(&channel, entry.id);
-        }
-        true
-    }
-
-    fn members(&self, name: &ChannelName) -> Vec<Arc<SocketEntry>> {
-        let Some(channel) = self.channels.find(name) else {
-            return Vec::new();
-        };
-        let snapshot = channel.snapshot();
-        let chunks = snapshot.iter().flat_map(|(_, members)| members.iter());
-        chunks.flat_map(|chunk| chunk.iter().cloned()).collect()
-    }
-
-    fn stats(&self) -> Stats {
-        let mut stats = Stats {
-            connections: self.registry.len() as u64,
-            channels: self.channels.len() as u64,
-            subscriptions: self.channels.subscriptions() as u64,
-            listeners: self.counters.listeners.load(Ordering::Relaxed),
-            io_threads: self.shards().len() as u64,
-            workers: self.roster.stats(),
-            ..Stats::default()
-        };
-        stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
-        stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
-        stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);
-        for shard in self.shards() {
-            shard.counters.add_to(&mut stats);
-        }
-        stats
-    }
-}
-
-/// A frame on its way to the members of one shard.
-pub(crate) struct Publication {
-    pub(crate) frame: Bytes,
-    pub(crate) members: Snapshot,
-    pub(crate) except: Option<SocketId>,
-    /// Members for whom too much waited, in the order of `members`: no room was taken for them.
-    pub(crate) skipped: Vec<SocketId>,
 }

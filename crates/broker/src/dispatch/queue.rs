@@ -1,0 +1,287 @@
+//! What waits for one worker.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::batch::{Batch, kind, records};
+use super::worker::{Finished, Interest, WorkerWaker};
+use crate::id::{RequestId, SocketId};
+use crate::registry::IdMap;
+use crate::stats::WorkerStats;
+
+/// A worker whose waiting events hold more than this is full: its sockets are not read until half has gone.
+/// A flood at a worker that sleeps stays within this much memory, plus one read per shard.
+const QUEUE_BYTES: u64 = 16 << 20;
+
+/// The same for the number of events, so that many tiny ones do not wait for seconds.
+const QUEUE_EVENTS: u64 = 64 * 1024;
+
+/// How much one [`Worker::take`] gives at most, unless a single batch is larger.
+const TAKE_BYTES: usize = 512 * 1024;
+
+/// The queue of one worker.
+pub(crate) struct WorkerQueue {
+    pub(crate) id: u32,
+    pub(crate) interest: Interest,
+    waker: Option<Arc<dyn WorkerWaker>>,
+    state: Mutex<QueueState>,
+    /// The shards read no socket of this worker while it is set.
+    full: AtomicBool,
+    /// Set once batches are refused; a hint read without the lock.
+    closed: AtomicBool,
+    events_given: AtomicU64,
+}
+
+#[derive(Default)]
+struct QueueState {
+    /// Batches in the order they were handed over, with the shard each came from.
+    batches: VecDeque<(u16, Batch)>,
+    events: u64,
+    bytes: u64,
+    /// What the last `take` gave; it counts as waiting until the next.
+    in_hand_events: u64,
+    in_hand_bytes: u64,
+    /// `given` before the last `take`.
+    settled: Finished,
+    /// The worker has found its queue empty and waits for a wake-up.
+    asleep: bool,
+    life: Life,
+    /// While it is retired: the sockets it is still busy with, and where the events of each wait.
+    held_back: IdMap<SocketId, Arc<WorkerQueue>>,
+    /// While it is retired: requests it is handling whose client has gone.
+    aborts: Batch,
+    /// Events given since registration.
+    given: Finished,
+    /// Close events given whose handler has not begun: they survive the worker.
+    given_closes: IdMap<SocketId, (u16, Box<[u8]>)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Life {
+    #[default]
+    Working,
+    /// Takes no more batches, finishes what it was given.
+    Retired,
+    Ended,
+}
+
+impl WorkerQueue {
+    pub(crate) fn new(id: u32, interest: Interest, waker: Arc<dyn WorkerWaker>) -> Arc<Self> {
+        Arc::new(Self::build(id, interest, Some(waker)))
+    }
+
+    /// The queue of nobody, where events wait for a worker: it is always full, so that no more is read.
+    pub(crate) fn of_nobody(id: u32) -> Arc<Self> {
+        let queue = Self::build(id, Interest::default(), None);
+        queue.full.store(true, Ordering::Release);
+        Arc::new(queue)
+    }
+
+    fn build(id: u32, interest: Interest, waker: Option<Arc<dyn WorkerWaker>>) -> Self {
+        Self {
+            id,
+            interest,
+            waker,
+            state: Mutex::new(QueueState {
+                asleep: true,
+                ..QueueState::default()
+            }),
+            full: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            events_given: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Hands a batch over and wakes the worker if it sleeps. A worker that has left refuses: the batch comes back.
+    pub(crate) fn push(&self, shard: u16, batch: Batch) -> Result<(), Batch> {
+        let mut state = self.state.lock();
+        if state.life != Life::Working {
+            return Err(batch);
+        }
+        state.events += u64::from(batch.events);
+        state.bytes += batch.len() as u64;
+        state.batches.push_back((shard, batch));
+        if state.waiting_bytes() > QUEUE_BYTES || state.waiting_events() > QUEUE_EVENTS {
+            self.full.store(true, Ordering::Release);
+        }
+        let wake = std::mem::replace(&mut state.asleep, false);
+        drop(state);
+        if let (true, Some(waker)) = (wake, &self.waker) {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// The next batch, and whether the queue has just ceased to be full.
+    pub(super) fn take(&self) -> (Option<Vec<u8>>, bool) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.in_hand_events = 0;
+        state.in_hand_bytes = 0;
+        state.settled = state.given;
+        if !self.interest.confirms_closes {
+            state.given_closes.clear();
+        }
+        if state.life != Life::Working {
+            let aborts = std::mem::take(&mut state.aborts);
+            state.asleep = aborts.len() == 0;
+            return ((aborts.len() > 0).then(|| aborts.into_bytes()), false);
+        }
+        let mut taken: Option<Vec<u8>> = None;
+        while let Some((_, next)) = state.batches.front() {
+            if taken
+                .as_ref()
+                .is_some_and(|t| t.len() + next.len() > TAKE_BYTES)
+            {
+                break;
+            }
+            let (shard, batch) = state.batches.pop_front().expect("just seen");
+            state.note_given(shard, &batch);
+            match &mut taken {
+                None => taken = Some(batch.into_bytes()),
+                Some(taken) => taken.extend_from_slice(batch.bytes()),
+            }
+        }
+        self.events_given
+            .fetch_add(state.in_hand_events, Ordering::Relaxed);
+        state.asleep = taken.is_none();
+        let relieved =
+            state.waiting_bytes() <= QUEUE_BYTES / 2 && state.waiting_events() <= QUEUE_EVENTS / 2;
+        let drained = relieved && self.waker.is_some() && self.full.swap(false, Ordering::AcqRel);
+        (taken, drained)
+    }
+
+    pub(super) fn begin_close(&self, socket: SocketId) {
+        self.state.lock().given_closes.remove(&socket);
+    }
+
+    /// `None` when it has ended before; otherwise what it took with it.
+    pub(super) fn end(&self, finished: Option<Finished>) -> Option<Finished> {
+        let mut state = self.state.lock();
+        if state.life == Life::Ended {
+            return None;
+        }
+        state.life = Life::Ended;
+        self.closed.store(true, Ordering::Release);
+        let finished = finished.unwrap_or(state.settled);
+        Some(Finished {
+            messages: state.given.messages.wrapping_sub(finished.messages),
+            others: state.given.others.wrapping_sub(finished.others),
+        })
+    }
+
+    pub(super) fn retire(&self, held_back: IdMap<SocketId, Arc<Self>>) -> bool {
+        let mut state = self.state.lock();
+        if state.life != Life::Working {
+            return false;
+        }
+        state.life = Life::Retired;
+        state.held_back = held_back;
+        self.closed.store(true, Ordering::Release);
+        true
+    }
+
+    /// The worker that had this request has left; if it is still handling it, it is told that nobody waits.
+    pub(crate) fn abort(&self, request: RequestId) {
+        let mut state = self.state.lock();
+        if state.life != Life::Retired {
+            return;
+        }
+        state.aborts.abort(request);
+        let wake = std::mem::replace(&mut state.asleep, false);
+        drop(state);
+        if let (true, Some(waker)) = (wake, &self.waker) {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn take_held_back(&self) -> Vec<Arc<Self>> {
+        let held_back = std::mem::take(&mut self.state.lock().held_back);
+        held_back.into_values().collect()
+    }
+
+    pub(super) fn release(&self, socket: SocketId) -> Option<Arc<Self>> {
+        self.state.lock().held_back.remove(&socket)
+    }
+
+    /// Who gets the events of a socket while this worker, which has left, is still busy with it.
+    pub(crate) fn holding_of(&self, socket: SocketId) -> Option<Arc<Self>> {
+        self.state.lock().held_back.get(&socket).cloned()
+    }
+
+    /// What a departed worker leaves to others in one shard, which alone may ask for it: only that shard adds to its
+    /// part, so nothing can slip in behind. `ended`: also the close events whose handler never began.
+    pub(crate) fn leftovers_of(&self, shard: u16, ended: bool) -> Vec<Batch> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut leftovers = Vec::new();
+        if ended {
+            let closes = state.given_closes.extract_if(|_, (from, _)| *from == shard);
+            for (_, (_, record)) in closes {
+                let mut batch = Batch::default();
+                records(&record).for_each(|record| batch.copy(record));
+                leftovers.push(batch);
+            }
+        }
+        let (theirs, others) = std::mem::take(&mut state.batches)
+            .into_iter()
+            .partition(|(from, _)| *from == shard);
+        state.batches = others;
+        for (_, batch) in Vec::from(theirs) {
+            state.events -= u64::from(batch.events);
+            state.bytes -= batch.len() as u64;
+            leftovers.push(batch);
+        }
+        leftovers
+    }
+
+    pub(crate) fn stats(&self) -> WorkerStats {
+        let state = self.state.lock();
+        WorkerStats {
+            id: self.id,
+            queued_events: state.events,
+            queued_bytes: state.bytes,
+            in_hand_events: state.in_hand_events,
+            events: self.events_given.load(Ordering::Relaxed),
+            full: self.is_full(),
+        }
+    }
+}
+
+impl QueueState {
+    fn waiting_bytes(&self) -> u64 {
+        self.bytes + self.in_hand_bytes
+    }
+
+    fn waiting_events(&self) -> u64 {
+        self.events + self.in_hand_events
+    }
+
+    fn note_given(&mut self, shard: u16, batch: &Batch) {
+        self.events -= u64::from(batch.events);
+        self.bytes -= batch.len() as u64;
+        self.in_hand_events += u64::from(batch.events);
+        self.in_hand_bytes += batch.len() as u64;
+        let others = batch.events - batch.messages - batch.closes - batch.requests;
+        self.given.messages = self.given.messages.wrapping_add(batch.messages);
+        self.given.others = self.given.others.wrapping_add(others);
+        if batch.closes == 0 {
+            return;
+        }
+        for record in records(batch.bytes()).filter(|record| record.kind() == kind::CLOSE) {
+            let kept = (shard, record.bytes().into());
+            self.given_closes.insert(record.socket(), kept);
+        }
+    }
+}
