@@ -143,6 +143,7 @@ test('a socket that waited behind a promise of a terminated thread is read on by
   client.send('hang');
   // More than waits behind a promise before the socket is paused.
   for (let n = 0; n < 2000; n += 1) client.send(`send 1 ${'x'.repeat(1000)}`);
+  await victim.told('hanging');
   await eventually(() => assert.ok(stats().workers.every(({ queuedEvents }) => queuedEvents === 0)));
   await victim.worker.terminate();
   assert.notEqual(await handlerOf(client, threads), victim);
