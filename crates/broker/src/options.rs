@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::address::BindAddress;
 use crate::error::StartError;
 
+/// The largest message or body that can be asked for, in bytes: the lengths in a batch are words of 32 bits.
+const LARGEST: usize = 1 << 30;
+
 /// What happens to a socket whose peer reads too slowly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
@@ -81,14 +84,18 @@ impl ListenOptions {
     }
 
     pub(crate) fn validate(&self) -> Result<(), StartError> {
-        let positive = |name, value: usize| {
-            if value == 0 {
-                return invalid(name, "a size of at least 1 byte");
+        let size = |name, value: usize| {
+            if (1..=LARGEST).contains(&value) {
+                return Ok(());
             }
-            Ok(())
+            invalid(name, "a size of 1 byte to 1 GiB")
         };
-        positive("maxMessageSize", self.max_message_size)?;
-        positive("maxBackpressure", self.max_backpressure)?;
+        size("maxMessageSize", self.max_message_size)?;
+        // A body of no byte at all is a fine limit.
+        size("maxBodySize", self.max_body_size.max(1))?;
+        if self.max_backpressure == 0 {
+            return invalid("maxBackpressure", "a size of at least 1 byte");
+        }
         let lasting = |name, value: Duration| {
             if value.is_zero() {
                 return invalid(name, "a time of at least 1 ms");
@@ -126,4 +133,59 @@ fn invalid(name: &'static str, expected: &str) -> Result<(), StartError> {
         name,
         expected: expected.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senseless_values_are_refused_by_name() {
+        let refused = |change: fn(&mut ListenOptions)| {
+            let mut options = ListenOptions::new(BindAddress::Inet {
+                host: None,
+                port: 0,
+            });
+            change(&mut options);
+            let error = options.validate().expect_err("a senseless value");
+            assert_eq!(error.code(), "WSB_INVALID_ARGUMENT");
+            error.to_string()
+        };
+        for (said, name) in [
+            (refused(|o| o.max_message_size = 0), "maxMessageSize"),
+            (
+                refused(|o| o.max_message_size = LARGEST + 1),
+                "maxMessageSize",
+            ),
+            (refused(|o| o.max_backpressure = 0), "maxBackpressure"),
+            (refused(|o| o.max_body_size = LARGEST + 1), "maxBodySize"),
+            (
+                refused(|o| o.close_timeout = Duration::ZERO),
+                "closeTimeout",
+            ),
+            (
+                refused(|o| {
+                    let time = Duration::from_secs(1);
+                    o.heartbeat = Some(Heartbeat {
+                        interval: time,
+                        timeout: time,
+                    });
+                }),
+                "heartbeat.timeout",
+            ),
+        ] {
+            assert!(said.starts_with(name), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_and_a_body_limit_of_nothing_are_fine() {
+        let mut options = ListenOptions::new(BindAddress::Inet {
+            host: None,
+            port: 0,
+        });
+        assert!(options.validate().is_ok());
+        options.max_body_size = 0;
+        assert!(options.validate().is_ok());
+    }
 }
