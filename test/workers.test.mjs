@@ -208,7 +208,10 @@ test('threads come and go in the middle of traffic', async (t) => {
   }
   // Behind everything that was sent; a thread that is gone answers nothing.
   for (const client of clients) assert.equal(await handlerOf(client, [steady]), steady);
-  await eventually(() => assert.equal(steady.finished - handled - clients.length + lost() - before, sent));
+  // A thread may end between the last statement of a handler and our count behind it: then its last message counts twice.
+  const twice = () => steady.finished - handled - clients.length + lost() - before - sent;
+  await eventually(() => assert.ok(twice() >= 0, `${-twice()} messages are missing`));
+  assert.ok(twice() <= 10, `${twice()} messages more than 10 threads can have counted twice`);
 });
 
 test('the main thread and others side by side', async (t) => {
