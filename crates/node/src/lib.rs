@@ -8,6 +8,7 @@
 //! | [`worker`] | a thread that handles events: registering, waking, handing over batches |
 //! | [`keep_alive`] | when a thread's event loop must not end |
 //! | [`serve`] | `start` and `stop` |
+//! | [`listen_options`] | what `start` is told, as the engine takes it |
 //! | [`calls`] | the calls on sockets, channels and requests |
 //! | [`stats`] | the engine's numbers as an object |
 //! | [`log`] | the engine's log lines on stderr |
@@ -20,6 +21,7 @@ mod calls;
 mod convert;
 mod environment;
 mod keep_alive;
+mod listen_options;
 mod log;
 mod pin;
 mod serve;

@@ -4,13 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use neon::prelude::*;
-use wsbroker_engine::{
-    Heartbeat, ListenAddress, ListenOptions, Listener, SlowConsumer, StartError, StopOptions,
-    StopSummary,
-};
+use wsbroker_engine::{ListenAddress, Listener, StopOptions, StopSummary};
 
 use crate::worker::call_ignoring_exceptions;
-use crate::{broker, convert, keep_alive};
+use crate::{broker, convert, keep_alive, listen_options};
 
 /// The listeners that run, by the number that JavaScript knows them by. They belong to the process: the thread that
 /// started one may end before it.
@@ -32,7 +29,7 @@ fn with_listeners<R>(change: impl FnOnce(&mut Listeners) -> R) -> R {
 pub(crate) fn start(mut cx: FunctionContext) -> JsResult<JsObject> {
     let options = cx.argument::<JsObject>(0)?;
     let answer = cx.empty_object();
-    match listen(&mut cx, options)? {
+    match listen_options::parse(&mut cx, options)?.and_then(|parsed| broker().listen(parsed)) {
         Ok(listener) => {
             let address = listener.address().clone();
             let number = with_listeners(|listeners| {
@@ -63,44 +60,6 @@ pub(crate) fn start(mut cx: FunctionContext) -> JsResult<JsObject> {
         }
     }
     Ok(answer)
-}
-
-fn listen<'cx>(
-    cx: &mut Cx<'cx>,
-    options: Handle<'cx, JsObject>,
-) -> NeonResult<Result<Listener, StartError>> {
-    let bind: String = options.prop(cx, "bind").get()?;
-    let bind = match bind.parse() {
-        Ok(bind) => bind,
-        Err(error) => return Ok(Err(error)),
-    };
-    let mut number = |name: &str| options.prop(cx, name).get::<f64>();
-    let mut parsed = ListenOptions::new(bind);
-    parsed.max_message_size = number("maxMessageSize")? as usize;
-    parsed.max_body_size = number("maxBodySize")? as usize;
-    parsed.max_backpressure = number("maxBackpressure")? as usize;
-    parsed.request_timeout = convert::milliseconds(number("requestTimeout")?);
-    parsed.close_timeout = convert::milliseconds(number("closeTimeout")?);
-    parsed.header_timeout = convert::milliseconds(number("headerTimeout")?);
-    parsed.body_timeout = convert::milliseconds(number("bodyTimeout")?);
-    parsed.io_threads = match number("ioThreads")? {
-        0.0 => None,
-        count => Some(count as usize),
-    };
-    parsed.heartbeat = match number("heartbeatInterval")? {
-        0.0 => None,
-        interval => Some(Heartbeat {
-            interval: convert::milliseconds(interval),
-            timeout: convert::milliseconds(number("heartbeatTimeout")?),
-        }),
-    };
-    let drops: bool = options.prop(cx, "dropsForSlowConsumers").get()?;
-    parsed.slow_consumer = if drops {
-        SlowConsumer::Drop
-    } else {
-        SlowConsumer::Close
-    };
-    Ok(broker().listen(parsed))
 }
 
 /// `(server, timeout, code, reason, onStopped) → boolean`: false when this server was stopped before.
