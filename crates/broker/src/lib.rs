@@ -10,6 +10,7 @@
 //! | `transport` | the byte stream under a connection |
 //! | `http` | HTTP/1.1 by hyper: requests, responses, the WebSocket handshake |
 //! | `shard` | the I/O thread: its inbox, its turn, its sockets |
+//! | [`limits`] | what one peer may take |
 //! | [`codec`] | RFC 6455, sans-IO: bytes in, messages out |
 //! | [`dispatch`] | batches of events, the workers' queues, who gets what |
 //! | [`broker`] | the calls: send, publish, subscribe, close … |
@@ -49,6 +50,7 @@ pub mod dispatch;
 pub mod error;
 mod http;
 pub mod id;
+pub mod limits;
 pub mod listener;
 mod message;
 pub mod name;

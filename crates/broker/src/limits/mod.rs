@@ -1,0 +1,3 @@
+//! What keeps one peer from taking everything: token buckets, and who they belong to.
+
+pub mod bucket;
