@@ -11,7 +11,8 @@
 //! | `http` | HTTP/1.1 by hyper: requests, responses, the WebSocket handshake |
 //! | `shard` | the I/O thread: its inbox, its turn, its sockets |
 //! | [`limits`] | what one peer may take |
-//! | [`codec`] | RFC 6455, sans-IO: bytes in, messages out |
+//! | [`codec`] | RFC 6455 and RFC 7692, sans-IO: bytes in, messages out |
+//! | [`compression`] | what a listener offers of permessage-deflate; the compressors of the threads |
 //! | [`dispatch`] | batches of events, the workers' queues, who gets what |
 //! | [`broker`] | the calls: send, publish, subscribe, close … |
 //! | `registry`, `channel` | which sockets exist and who is in which channel |
@@ -46,6 +47,7 @@ pub mod address;
 pub mod broker;
 mod channel;
 pub mod codec;
+pub mod compression;
 pub mod dispatch;
 pub mod error;
 mod http;
@@ -63,6 +65,7 @@ mod transport;
 
 pub use address::{BindAddress, ListenAddress};
 pub use broker::{Broker, BrokerOptions};
+pub use compression::{Compression, CompressionMemory};
 pub use dispatch::batch::{Event, events};
 pub use dispatch::request_block::RequestBlock;
 pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker};

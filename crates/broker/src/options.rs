@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::address::BindAddress;
+use crate::codec::{MAX_WINDOW_BITS, MIN_WINDOW_BITS};
+use crate::compression::Compression;
 use crate::error::StartError;
 
 /// The largest message or body that can be asked for, in bytes: the lengths in a batch are words of 32 bits.
@@ -49,6 +51,9 @@ pub struct ListenOptions {
     pub max_backpressure: usize,
     /// What happens beyond `max_backpressure`.
     pub slow_consumer: SlowConsumer,
+    /// How messages are compressed for clients that offer it; `None`, the default: not at all. It costs a processor more
+    /// than everything else that is done for a message.
+    pub compression: Option<Compression>,
     /// `None` turns pings and the idle timeout off.
     pub heartbeat: Option<Heartbeat>,
     /// How long a worker may take to answer a request or an upgrade; after it the answer is 504.
@@ -74,6 +79,7 @@ impl ListenOptions {
             max_body_size: 10 << 20,
             max_backpressure: 1 << 20,
             slow_consumer: SlowConsumer::default(),
+            compression: None,
             heartbeat: Some(Heartbeat::default()),
             request_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
@@ -95,6 +101,14 @@ impl ListenOptions {
         size("maxBodySize", self.max_body_size.max(1))?;
         if self.max_backpressure == 0 {
             return invalid("maxBackpressure", "a size of at least 1 byte");
+        }
+        if let Some(compression) = self.compression {
+            if !(1..=9).contains(&compression.level) {
+                return invalid("compression.level", "a level from 1 to 9");
+            }
+            if !(MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&compression.window_bits) {
+                return invalid("compression.windowBits", "a power of two from 9 to 15");
+            }
         }
         let lasting = |name, value: Duration| {
             if value.is_zero() {
@@ -139,6 +153,10 @@ fn invalid(name: &'static str, expected: &str) -> Result<(), StartError> {
 mod tests {
     use super::*;
 
+    fn compressed(options: &mut ListenOptions) -> &mut Compression {
+        options.compression.get_or_insert_default()
+    }
+
     #[test]
     fn senseless_values_are_refused_by_name() {
         let refused = |change: fn(&mut ListenOptions)| {
@@ -159,6 +177,16 @@ mod tests {
             ),
             (refused(|o| o.max_backpressure = 0), "maxBackpressure"),
             (refused(|o| o.max_body_size = LARGEST + 1), "maxBodySize"),
+            (refused(|o| compressed(o).level = 0), "compression.level"),
+            (refused(|o| compressed(o).level = 10), "compression.level"),
+            (
+                refused(|o| compressed(o).window_bits = 8),
+                "compression.windowBits",
+            ),
+            (
+                refused(|o| compressed(o).window_bits = 16),
+                "compression.windowBits",
+            ),
             (
                 refused(|o| o.close_timeout = Duration::ZERO),
                 "closeTimeout",

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{BrokerOptions, IO_THREADS_VARIABLE};
@@ -15,6 +14,7 @@ use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::Roster;
 use crate::error::StartError;
 use crate::id::{RequestId, SocketId};
+use crate::message::Frames;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
 use crate::registry::{Registry, Reservation, SocketEntry};
@@ -167,12 +167,12 @@ impl Core {
         self.close(entry, code, "slow consumer", CloseBy::Broker);
     }
 
-    /// Queues a frame for members of one shard; how many.
+    /// Queues a message for members of one shard; how many.
     pub(super) fn publish(
         &self,
         shard: u16,
         members: Snapshot,
-        frame: &Bytes,
+        frames: &mut Frames,
         except: Option<SocketId>,
     ) -> usize {
         let mut queued = 0;
@@ -181,7 +181,7 @@ impl Core {
             if Some(entry.id) == except {
                 continue;
             }
-            if self.reserve(entry, frame.len()) {
+            if self.reserve(entry, frames.prepare(entry).len()) {
                 queued += 1;
             } else {
                 skipped.push(entry.id);
@@ -189,7 +189,7 @@ impl Core {
         }
         if queued > 0 {
             self.shards()[usize::from(shard)].send(Command::Publish(Box::new(Publication {
-                frame: frame.clone(),
+                frames: frames.clone(),
                 members,
                 except,
                 skipped,
@@ -257,9 +257,9 @@ impl Core {
     }
 }
 
-/// A frame on its way to the members of one shard.
+/// A message on its way to the members of one shard.
 pub(crate) struct Publication {
-    pub(crate) frame: Bytes,
+    pub(crate) frames: Frames,
     pub(crate) members: Snapshot,
     pub(crate) except: Option<SocketId>,
     /// Members for whom too much waited, in the order of `members`: no room was taken for them.

@@ -80,14 +80,12 @@ impl Broker {
         let Some(entry) = self.core.registry.find(socket) else {
             return false;
         };
-        if !self.core.reserve(&entry, message.frame().len()) {
+        let frame = message.frames().prepare(&entry).clone();
+        if !self.core.reserve(&entry, frame.len()) {
             return false;
         }
         let home = Arc::clone(&entry.home);
-        home.send(Command::Deliver {
-            entry,
-            frame: message.frame().clone(),
-        });
+        home.send(Command::Deliver { entry, frame });
         true
     }
 
@@ -101,10 +99,11 @@ impl Broker {
         let Some(channel) = self.core.channels.find(name) else {
             return 0;
         };
+        let mut frames = message.frames();
         channel
             .snapshot()
             .into_iter()
-            .map(|(shard, members)| self.core.publish(shard, members, message.frame(), except))
+            .map(|(shard, members)| self.core.publish(shard, members, &mut frames, except))
             .sum()
     }
 
@@ -118,14 +117,14 @@ impl Broker {
             }
             by_shard[shard].push(entry);
         }
+        let mut frames = message.frames();
         by_shard
             .into_iter()
             .enumerate()
             .filter(|(_, entries)| !entries.is_empty())
             .map(|(shard, entries)| {
                 let everyone = Snapshot::new(vec![Arc::new(entries)]);
-                self.core
-                    .publish(shard as u16, everyone, message.frame(), None)
+                self.core.publish(shard as u16, everyone, &mut frames, None)
             })
             .sum()
     }

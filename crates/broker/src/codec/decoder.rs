@@ -2,12 +2,14 @@
 
 use super::close;
 use super::frame::{FrameHeader, MAX_MASKED_HEADER};
+use super::inflate::{Inflation, most_compressed};
 use super::message::{self, Kind, Message};
 use super::{Opcode, Violation, mask, utf8};
 use std::mem;
 use std::ops::ControlFlow;
 
-/// One thing received. It borrows from the read buffer when its frame was whole there, else from the decoder.
+/// One thing received. It borrows from the read buffer when its frame was whole there, else from the decoder; from the
+/// inflater if it was compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// A text message (§5.6).
@@ -74,7 +76,10 @@ impl Decoder {
     /// `input` is unmasked in place.
     ///
     /// `max_message` is the limit for a message of any number of frames, in bytes. It is held against what a
-    /// header declares, before memory is taken; memory then follows the bytes that arrive.
+    /// header declares, before memory is taken; memory then follows the bytes that arrive. Of a compressed message it is
+    /// the limit of what it inflates to, and inflating stops there.
+    ///
+    /// `inflation` is what compressed messages need, the same at each call; `None` when they were not agreed on.
     ///
     /// Decoding ends for good after a Close and when `sink` answers `Break`: the rest of this input and all
     /// further input is ignored.
@@ -87,13 +92,15 @@ impl Decoder {
         &mut self,
         input: &mut [u8],
         max_message: usize,
+        mut inflation: Option<Inflation<'_>>,
         mut sink: F,
     ) -> Result<(), Violation>
     where
         F: FnMut(Item<'_>) -> ControlFlow<()>,
     {
         if self.ended.is_none() {
-            self.ended = self.run(input, max_message, &mut sink).err();
+            let ended = self.run(input, max_message, inflation.as_mut(), &mut sink);
+            self.ended = ended.err();
             let over = self.ended.is_some();
             self.unfinished.take_if(|u| over || u.is_empty());
         }
@@ -114,6 +121,7 @@ impl Decoder {
         &mut self,
         mut input: &mut [u8],
         max_message: usize,
+        mut inflation: Option<&mut Inflation<'_>>,
         sink: &mut F,
     ) -> Result<(), Ended>
     where
@@ -123,22 +131,29 @@ impl Decoder {
             if let Some(unfinished) = &mut self.unfinished
                 && let Some(frame) = unfinished.frame.take()
             {
-                input = unfinished.receive(frame, input, max_message, sink)?;
+                let inflation = inflation.as_deref_mut();
+                input = unfinished.receive(frame, input, max_message, inflation, sink)?;
                 continue;
             }
-            let Some((header, after)) = self.next_header(input)? else {
+            let Some((header, after)) = self.next_header(input, inflation.is_some())? else {
                 break;
             };
             let payload_len = self.admit(&header, max_message)?;
             if header.is_unfragmented() && payload_len <= after.len() {
                 let (payload, rest) = after.split_at_mut(payload_len);
                 mask::apply(payload, header.mask);
-                deliver(whole(header.opcode, payload)?, sink)?;
+                if header.compressed {
+                    let inflation = inflation.as_deref_mut();
+                    deliver_inflated(header.opcode, payload, max_message, inflation, sink)?;
+                } else {
+                    deliver(whole(header.opcode, payload)?, sink)?;
+                }
                 input = rest;
             } else {
                 let frame = OpenFrame::new(&header, payload_len);
                 let unfinished = self.unfinished.get_or_insert_default();
-                input = unfinished.receive(frame, after, max_message, sink)?;
+                let inflation = inflation.as_deref_mut();
+                input = unfinished.receive(frame, after, max_message, inflation, sink)?;
             }
         }
         Ok(())
@@ -150,17 +165,18 @@ impl Decoder {
     fn next_header<'a>(
         &mut self,
         input: &'a mut [u8],
+        deflate: bool,
     ) -> Result<Option<(FrameHeader, &'a mut [u8])>, Violation> {
         if let Some(unfinished) = &mut self.unfinished
             && !unfinished.header.is_empty()
         {
-            return unfinished.header.complete(input);
+            return unfinished.header.complete(input, deflate);
         }
-        match FrameHeader::parse(input)? {
+        match FrameHeader::parse(input, deflate)? {
             Some(header) => Ok(Some((header, &mut input[header.size..]))),
             None => {
                 let unfinished = self.unfinished.get_or_insert_default();
-                unfinished.header.complete(input)
+                unfinished.header.complete(input, deflate)
             }
         }
     }
@@ -171,12 +187,14 @@ impl Decoder {
     fn admit(&self, header: &FrameHeader, max_message: usize) -> Result<usize, Violation> {
         let message = self.unfinished.as_ref().and_then(|u| u.message.as_ref());
         let room = match (header.opcode, message) {
-            (Opcode::Continuation, Some(message)) => max_message.saturating_sub(message.len()),
+            (Opcode::Continuation, Some(message)) => {
+                most_bytes(max_message, message.is_compressed()).saturating_sub(message.len())
+            }
             (Opcode::Continuation, None) => return Err(Violation::UnexpectedContinuation),
             (Opcode::Text | Opcode::Binary, Some(_)) => {
                 return Err(Violation::ExpectedContinuation);
             }
-            (Opcode::Text | Opcode::Binary, None) => max_message,
+            (Opcode::Text | Opcode::Binary, None) => most_bytes(max_message, header.compressed),
             // Their limit is the protocol's, checked in the header.
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => usize::MAX,
         };
@@ -184,6 +202,15 @@ impl Decoder {
             Ok(payload_len) if payload_len <= room => Ok(payload_len),
             _ => Err(Violation::MessageTooBig),
         }
+    }
+}
+
+/// The most bytes that the frames of a message may have.
+#[inline]
+fn most_bytes(max_message: usize, compressed: bool) -> usize {
+    match compressed {
+        true => most_compressed(max_message),
+        false => max_message,
     }
 }
 
@@ -218,6 +245,27 @@ where
     Ok(())
 }
 
+/// Gives on the message that `payload` was compressed from.
+fn deliver_inflated<F>(
+    opcode: Opcode,
+    payload: &[u8],
+    max_message: usize,
+    inflation: Option<&mut Inflation<'_>>,
+    sink: &mut F,
+) -> Result<(), Ended>
+where
+    F: FnMut(Item<'_>) -> ControlFlow<()>,
+{
+    // Without an agreement the frame's header has been refused.
+    let inflation = inflation.ok_or(Violation::ReservedBit)?;
+    let message = inflation.inflate(payload, max_message)?;
+    let delivered = whole(opcode, message)
+        .map_err(Ended::from)
+        .and_then(|item| deliver(item, sink));
+    inflation.done();
+    delivered
+}
+
 /// What is kept from one read to the next.
 #[derive(Debug, Default)]
 struct Unfinished {
@@ -247,6 +295,7 @@ impl Unfinished {
         mut frame: OpenFrame,
         input: &'a mut [u8],
         max_message: usize,
+        inflation: Option<&mut Inflation<'_>>,
         sink: &mut F,
     ) -> Result<&'a mut [u8], Ended>
     where
@@ -259,13 +308,12 @@ impl Unfinished {
             message::extend(&mut self.control, piece, most);
         } else {
             // `admit` let a first fragment through only without a message, a continuation only with one.
-            let message = self.message.get_or_insert_with(|| match frame.opcode {
-                Opcode::Text => Message::text(),
-                _ => Message::binary(),
-            });
+            let message = self
+                .message
+                .get_or_insert_with(|| Message::new(frame.opcode, frame.compressed));
             let most = match frame.fin {
                 true => message.len() + frame.remaining,
-                false => max_message,
+                false => most_bytes(max_message, message.is_compressed()),
             };
             message.push(piece, most)?;
         }
@@ -284,6 +332,10 @@ impl Unfinished {
             let item = match kind {
                 Kind::Text { ascii } => Item::Text { bytes, ascii },
                 Kind::Binary => Item::Binary(bytes),
+                Kind::Compressed(opcode) => {
+                    deliver_inflated(opcode, bytes, max_message, inflation, sink)?;
+                    return Ok(rest);
+                }
             };
             deliver(item, sink)?;
         }
@@ -295,6 +347,7 @@ impl Unfinished {
 #[derive(Debug)]
 struct OpenFrame {
     fin: bool,
+    compressed: bool,
     opcode: Opcode,
     /// Turned so that the first byte to come meets its first byte.
     mask: [u8; 4],
@@ -306,6 +359,7 @@ impl OpenFrame {
     fn new(header: &FrameHeader, payload_len: usize) -> Self {
         Self {
             fin: header.fin,
+            compressed: header.compressed,
             opcode: header.opcode,
             mask: header.mask,
             remaining: payload_len,
@@ -334,12 +388,13 @@ impl SplitHeader {
     fn complete<'a>(
         &mut self,
         input: &'a mut [u8],
+        deflate: bool,
     ) -> Result<Option<(FrameHeader, &'a mut [u8])>, Violation> {
         let had = usize::from(self.len);
         let taken = input.len().min(MAX_MASKED_HEADER - had);
         let bytes = &mut self.bytes[..had + taken];
         bytes[had..].copy_from_slice(&input[..taken]);
-        match FrameHeader::parse(bytes)? {
+        match FrameHeader::parse(bytes, deflate)? {
             Some(header) => {
                 self.len = 0;
                 Ok(Some((header, &mut input[header.size - had..])))

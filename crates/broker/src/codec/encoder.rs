@@ -3,7 +3,7 @@
 
 use super::Opcode;
 use super::close::{self, MAX_REASON};
-use super::frame::{FIN, LENGTH_16, LENGTH_64, MAX_SHORT_LENGTH};
+use super::frame::{FIN, LENGTH_16, LENGTH_64, MAX_SHORT_LENGTH, RSV1};
 use bytes::Bytes;
 
 /// The most bytes [`header`] fills: two, and a length of eight.
@@ -58,6 +58,26 @@ pub fn encode_frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     frame.extend_from_slice(&header[..size]);
     frame.extend_from_slice(payload);
     frame.into()
+}
+
+/// The same message compressed: `payload` replaces that of `frame`, a data frame that [`encode_frame`] made, and RSV1 says
+/// so (RFC 7692 §6.1).
+pub fn encode_compressed(frame: &[u8], payload: &[u8]) -> Bytes {
+    let mut header = [0; MAX_HEADER];
+    let first = frame.first().copied().unwrap_or_default() | RSV1;
+    let size = write_header(&mut header, first, 0, payload.len());
+    [&header[..size], payload].concat().into()
+}
+
+/// The payload of a frame that [`encode_frame`] made.
+#[inline]
+pub fn payload_of(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1).copied() {
+        Some(LENGTH_64) => 10,
+        Some(LENGTH_16) => 4,
+        _ => 2,
+    };
+    frame.get(header..).unwrap_or_default()
 }
 
 /// A Ping (§5.5.2) with at most [`MAX_CONTROL_PAYLOAD`] bytes; more are cut off.
@@ -131,6 +151,20 @@ mod tests {
         ] {
             let (bytes, size) = header(Opcode::Binary, len);
             assert_eq!(bytes[..size], *expected, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_frame_has_the_opcode_and_the_last_bit_of_the_plain_one() {
+        for size in [0, 125, 126, 65535, 65536] {
+            for opcode in [Opcode::Text, Opcode::Binary] {
+                let payload = vec![b'x'; size];
+                let plain = encode_frame(opcode, &payload);
+                assert_eq!(payload_of(&plain), payload);
+                let compressed = encode_compressed(&plain, b"short");
+                assert_eq!(compressed[..2], [0xC0 | opcode as u8, 5]);
+                assert_eq!(payload_of(&compressed), b"short");
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use super::Violation;
 pub(super) const FIN: u8 = 0x80;
 /// First byte: RSV1, RSV2 and RSV3.
 const RSV: u8 = 0x70;
+/// First byte: the message is compressed (RFC 7692 §6); stands on its first frame only.
+pub(super) const RSV1: u8 = 0x40;
 /// Second byte: a masking key follows the length.
 pub(super) const MASK: u8 = 0x80;
 /// Second byte, low bits: the length is in the next two bytes.
@@ -58,6 +60,8 @@ impl Opcode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHeader {
     pub fin: bool,
+    /// RSV1: the message that begins here is compressed.
+    pub compressed: bool,
     pub opcode: Opcode,
     pub mask: [u8; 4],
     /// Bytes of the payload, as declared.
@@ -67,18 +71,18 @@ pub(super) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads the header at the start of `bytes`; `None` while it is not all there.
+    /// Reads the header at the start of `bytes`; `None` while it is not all there. `deflate`: compressed messages were
+    /// agreed on.
     ///
     /// Checks run from the first byte to the last, so a longer prefix of the same frame never gives a different
     /// violation: how the bytes were cut into reads does not show.
     #[inline]
-    pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, Violation> {
+    pub(super) fn parse(bytes: &[u8], deflate: bool) -> Result<Option<Self>, Violation> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
-        // No extension is negotiated, so all three bits are 0. This is where permessage-deflate takes RSV1 of a
-        // message's first frame (RFC 7692 §6).
-        if first & RSV != 0 {
+        let compressed = first & RSV != 0;
+        if compressed && !(deflate && begins_compressed(first)) {
             return Err(Violation::ReservedBit);
         }
         let fin = first & FIN != 0;
@@ -106,6 +110,7 @@ impl FrameHeader {
         };
         Ok(Some(Self {
             fin,
+            compressed,
             opcode,
             mask: *mask,
             payload_len,
@@ -118,6 +123,13 @@ impl FrameHeader {
     pub(super) fn is_unfragmented(&self) -> bool {
         self.fin && self.opcode != Opcode::Continuation
     }
+}
+
+/// Whether the first byte of a frame sets RSV1 alone, where permessage-deflate gives it a meaning: at the beginning of a
+/// data message (RFC 7692 §6.1).
+fn begins_compressed(first: u8) -> bool {
+    let opcode = Opcode::from_bits(first & 0x0F);
+    first & RSV == RSV1 && matches!(opcode, Some(Opcode::Text | Opcode::Binary))
 }
 
 /// The payload's length and where in the frame the masking key begins, from the second byte's `length` and what
@@ -198,19 +210,20 @@ mod tests {
         ] {
             for cut in 0..bytes.len() {
                 assert_eq!(
-                    FrameHeader::parse(&bytes[..cut]),
+                    FrameHeader::parse(&bytes[..cut], false),
                     Ok(None),
                     "{cut} of {bytes:?}"
                 );
             }
             let header = FrameHeader {
                 fin: true,
+                compressed: false,
                 opcode: Opcode::Text,
                 mask: [1, 2, 3, 4],
                 payload_len,
                 size: bytes.len(),
             };
-            assert_eq!(FrameHeader::parse(bytes), Ok(Some(header)));
+            assert_eq!(FrameHeader::parse(bytes, false), Ok(Some(header)));
         }
     }
 }

@@ -1,34 +1,41 @@
 //! A message that arrives in pieces: fragments (RFC 6455 §5.4), or one frame over several reads.
 
-use super::Violation;
 use super::utf8::Utf8Stream;
+use super::{Opcode, Violation};
 
 /// What has arrived of a data message so far, unmasked and in order.
 #[derive(Debug)]
 pub(super) struct Message {
     bytes: Vec<u8>,
-    /// Text is checked as it arrives; `None` for binary.
-    text: Option<Utf8Stream>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Checked as it arrives.
+    Text(Utf8Stream),
+    Binary,
+    /// Of this opcode once it is inflated, which needs the whole of it.
+    Compressed(Opcode),
 }
 
 /// What an assembled message turned out to be.
 pub(super) enum Kind {
     Text { ascii: bool },
     Binary,
+    Compressed(Opcode),
 }
 
 impl Message {
-    pub(super) const fn text() -> Self {
+    pub(super) const fn new(opcode: Opcode, compressed: bool) -> Self {
+        let content = match opcode {
+            _ if compressed => Content::Compressed(opcode),
+            Opcode::Text => Content::Text(Utf8Stream::new()),
+            _ => Content::Binary,
+        };
         Self {
             bytes: Vec::new(),
-            text: Some(Utf8Stream::new()),
-        }
-    }
-
-    pub(super) const fn binary() -> Self {
-        Self {
-            bytes: Vec::new(),
-            text: None,
+            content,
         }
     }
 
@@ -40,9 +47,13 @@ impl Message {
         self.bytes.capacity()
     }
 
+    pub(super) fn is_compressed(&self) -> bool {
+        matches!(self.content, Content::Compressed(_))
+    }
+
     /// Takes the next unmasked piece of a message that will not get longer than `most` bytes.
     pub(super) fn push(&mut self, piece: &[u8], most: usize) -> Result<(), Violation> {
-        if let Some(text) = &mut self.text {
+        if let Content::Text(text) = &mut self.content {
             text.push(piece)?;
         }
         extend(&mut self.bytes, piece, most);
@@ -51,11 +62,12 @@ impl Message {
 
     /// Ends the message: its bytes, and what they are.
     pub(super) fn finish(self) -> Result<(Vec<u8>, Kind), Violation> {
-        let kind = match self.text {
-            Some(text) => Kind::Text {
+        let kind = match self.content {
+            Content::Text(text) => Kind::Text {
                 ascii: text.finish()?,
             },
-            None => Kind::Binary,
+            Content::Binary => Kind::Binary,
+            Content::Compressed(opcode) => Kind::Compressed(opcode),
         };
         Ok((self.bytes, kind))
     }

@@ -57,6 +57,8 @@ violations! {
     ExpectedContinuation => PROTOCOL_ERROR, "expected_continuation", "new message before the last one was finished";
     /// §8.1: a text message is not UTF-8, or ends inside a code point.
     InvalidUtf8 => INVALID_PAYLOAD, "invalid_utf8", "text message is not valid UTF-8";
+    /// RFC 7692 §7.2.2: a compressed message is not DEFLATE, or ends inside a block.
+    InvalidDeflate => INVALID_PAYLOAD, "invalid_deflate", "compressed message is not valid DEFLATE data";
     /// §5.5.1: the body of a Close frame is empty or begins with a code of two bytes.
     InvalidCloseLength => PROTOCOL_ERROR, "invalid_close_length", "close frame has a body of one byte";
     /// §7.4: the status code is out of range, or one that never goes over the wire.

@@ -121,8 +121,11 @@ async fn collect(
 }
 
 async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpResponse {
-    let key = match upgrade::check(head) {
-        Ok(key) => key,
+    let options = &connection.listener.options;
+    let checked = upgrade::check(head)
+        .and_then(|key| Ok((key, upgrade::negotiate(head, options.compression.as_ref())?)));
+    let (key, extension) = match checked {
+        Ok(checked) => checked,
         Err(refusal) => {
             tracing::debug!(
                 remote = connection.remote_address,
@@ -138,6 +141,7 @@ async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpR
         id: waiting.id,
         block: pack(connection, head, &[]),
         listener: Arc::clone(&connection.listener),
+        deflate: extension.as_ref().map(|accepted| accepted.deflate),
         reply,
     });
     let reply = answer
@@ -148,7 +152,8 @@ async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpR
         UpgradeReply::Refused(refusal) => return refusal.into_http(&head.method),
         UpgradeReply::Accepted(reserved, acceptance) => (reserved, acceptance),
     };
-    match upgrade::accept_headers(&key, &acceptance, &head.headers) {
+    let extensions = extension.as_ref().map(|accepted| &*accepted.response);
+    match upgrade::accept_headers(&key, &acceptance, extensions, &head.headers) {
         Ok(headers) => {
             let mut response = HttpResponse::default();
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

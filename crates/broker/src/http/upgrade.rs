@@ -1,13 +1,15 @@
 //! The server's side of the opening handshake (RFC 6455 section 4.2).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
 use super::response::{Acceptance, Response, ResponseError, parse_headers};
-use crate::codec;
+use crate::codec::{self, AcceptedOffer};
+use crate::compression::Compression;
 
 /// Whether a request asks for a WebSocket at all. Another protocol in `Upgrade`, or an `Upgrade` that `Connection`
 /// does not name, makes it an ordinary request (RFC 9110 section 7.8).
@@ -48,11 +50,29 @@ pub(super) fn check(request: &request::Parts) -> Result<String, Response> {
     }
 }
 
+/// Chooses among the extensions that a client offers, or gives the answer to one that offers nonsense.
+pub(super) fn negotiate(
+    request: &request::Parts,
+    compression: Option<&Compression>,
+) -> Result<Option<AcceptedOffer>, Response> {
+    let Some(compression) = compression else {
+        return Ok(None);
+    };
+    let values = request.headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
+    let offers: Result<Vec<_>, _> = values.map(HeaderValue::to_str).collect();
+    let accepted = offers.map(|offers| codec::negotiate(offers, compression.policy()));
+    accepted.ok().and_then(Result::ok).ok_or_else(|| {
+        let refusal = "Sec-WebSocket-Extensions must be a list of extensions\n";
+        Response::plain(StatusCode::BAD_REQUEST, refusal)
+    })
+}
+
 /// The headers of the 101. A subprotocol the client did not offer would make it fail the connection, so it is
 /// left out (RFC 6455 section 4.2.2).
 pub(super) fn accept_headers(
     key: &str,
     acceptance: &Acceptance,
+    extensions: Option<&str>,
     offered: &HeaderMap,
 ) -> Result<HeaderMap, ResponseError> {
     let mut headers = parse_headers(&acceptance.headers)?;
@@ -61,6 +81,8 @@ pub(super) fn accept_headers(
         &UPGRADE,
         &SEC_WEBSOCKET_ACCEPT,
         &SEC_WEBSOCKET_PROTOCOL,
+        // Only what we do ourselves can be agreed on.
+        &SEC_WEBSOCKET_EXTENSIONS,
         &CONTENT_LENGTH,
         &TRANSFER_ENCODING,
     ] {
@@ -70,6 +92,10 @@ pub(super) fn accept_headers(
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     let accept = HeaderValue::try_from(codec::accept_key(key)).expect("base64 is a header value");
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(extensions) = extensions {
+        let value = HeaderValue::try_from(extensions).expect("names and numbers");
+        headers.insert(SEC_WEBSOCKET_EXTENSIONS, value);
+    }
     if let Some(protocol) = &acceptance.protocol
         && offers(offered, protocol)
         && let Ok(value) = HeaderValue::try_from(protocol.as_str())

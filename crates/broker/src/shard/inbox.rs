@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::ShardHandle;
 use crate::broker::Publication;
+use crate::codec::PerMessageDeflate;
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
         id: RequestId,
         block: Vec<u8>,
         listener: Arc<ListenerShared>,
+        deflate: Option<PerMessageDeflate>,
         reply: oneshot::Sender<UpgradeReply>,
     },
     /// The client of a request is gone.

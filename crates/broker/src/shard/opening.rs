@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::inbox::{Reserved, UpgradeReply};
 use super::socket::Socket;
 use super::turn::{Shard, find};
+use crate::codec::PerMessageDeflate;
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::response::{Acceptance, Response};
 use crate::listener::{ConnectionGuard, ListenerShared};
@@ -25,6 +26,7 @@ impl Shard {
         listener: Arc<ListenerShared>,
         worker: Arc<WorkerQueue>,
         request: Vec<u8>,
+        deflate: Option<PerMessageDeflate>,
         acceptance: Acceptance,
         reply: oneshot::Sender<UpgradeReply>,
     ) {
@@ -40,6 +42,7 @@ impl Shard {
             u32::try_from(place.key()).expect("fewer file descriptors than 2^32"),
             Arc::clone(&self.handle),
             listener,
+            deflate,
             acceptance.token.clone(),
         );
         place.insert(Socket::new(Arc::clone(&entry), worker, request, self.now));

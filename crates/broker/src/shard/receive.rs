@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::socket::{Phase, Socket};
 use super::turn::{READ_BUFFER, Shard, find};
-use crate::codec::{Item, close, encode_pong};
+use crate::codec::{Inflation, Item, close, encode_pong};
 use crate::dispatch::batch::{FLAG_ASCII, FLAG_TEXT};
 use crate::options::SlowConsumer;
 use crate::registry::{Reservation, SocketEntry};
@@ -37,7 +37,7 @@ impl Shard {
                 return;
             };
             let waker = Waker::from(Arc::clone(&socket.entry));
-            let limit = read_limit(socket.entry.token_length());
+            let limit = read_limit(&socket.entry);
             let mut buffer = ReadBuf::new(&mut self.read_buffer[..limit]);
             let mut cx = Context::from_waker(&waker);
             match Pin::new(transport).poll_read(&mut cx, &mut buffer) {
@@ -94,17 +94,24 @@ impl Shard {
         }
         let is_open = socket.phase == Phase::Open;
         let token = socket.entry.token();
-        let entry_token = token.as_ref().map_or(0, bytes::Bytes::len);
+        let limit = read_limit(&socket.entry);
         let batch = self.staging.batch_of(&socket.worker);
         let Socket {
             decoder,
+            contexts,
             entry,
             outbox,
             ..
         } = socket;
+        let inflation = entry.deflate.map(|deflate| Inflation {
+            inflater: self.inflater.get_or_insert_default(),
+            deflate,
+            contexts,
+        });
         let mut outcome = Outcome::default();
         let input = &mut self.read_buffer[..length];
-        let result = decoder.decode(input, entry.listener.options.max_message_size, |item| {
+        let max_message = entry.listener.options.max_message_size;
+        let result = decoder.decode(input, max_message, inflation, |item| {
             match item {
                 // What comes after we have said goodbye is not for the application any more.
                 Item::Text { .. } | Item::Binary(_) if !is_open => {}
@@ -148,7 +155,7 @@ impl Shard {
             return self.violated(key, violation);
         }
         if let Some((code, reason)) = outcome.closed {
-            let drained = length < read_limit(entry_token);
+            let drained = length < limit;
             return self.closed_by_peer(key, code, &reason, drained);
         }
         if outcome.slow {
@@ -203,13 +210,22 @@ impl Shard {
     }
 }
 
-/// How much of a socket is read at once. Each message carries the socket's token, so that with a long token a buffer full
-/// of empty messages would become many times as much in the worker's queue: about 700 KB at the most this way.
-fn read_limit(token_length: usize) -> usize {
+/// How much of a socket is read at once, so that what comes of it stays within what a worker's queue takes anyway.
+///
+/// Each message carries the socket's token: with a long token a buffer full of empty messages would become many times as
+/// much in the worker's queue; about 700 KB at the most this way. Compressed, a byte becomes up to 1032 (a match of 258
+/// bytes in two bits): 16 MiB at the most.
+fn read_limit(entry: &SocketEntry) -> usize {
     const FREE: usize = 64;
     const SHORTEST: usize = 512;
+    const COMPRESSED: usize = 16 * 1024;
+    let most = match entry.deflate {
+        Some(_) => COMPRESSED,
+        None => READ_BUFFER,
+    };
+    let token_length = entry.token_length();
     if token_length <= FREE {
-        return READ_BUFFER;
+        return most;
     }
-    (READ_BUFFER / token_length * FREE).clamp(SHORTEST, READ_BUFFER)
+    (READ_BUFFER / token_length * FREE).clamp(SHORTEST, most)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::Decoder;
+use crate::codec::{Contexts, Decoder};
 use crate::dispatch::queue::WorkerQueue;
 use crate::listener::ConnectionGuard;
 use crate::outbox::Outbox;
@@ -19,6 +19,7 @@ pub(super) struct Socket {
     /// Who gets its events.
     pub(super) worker: Arc<WorkerQueue>,
     pub(super) decoder: Decoder,
+    pub(super) contexts: Contexts,
     pub(super) outbox: Outbox,
     /// The request that was upgraded, packed, until the open event has gone.
     pub(super) request: Option<Box<[u8]>>,
@@ -78,6 +79,7 @@ impl Socket {
             guard: None,
             worker,
             decoder: Decoder::new(),
+            contexts: Contexts::default(),
             outbox: Outbox::default(),
             request: Some(request.into_boxed_slice()),
             phase: Phase::Open,
@@ -104,7 +106,7 @@ mod tests {
     /// socket well below a KiB. Whoever makes these grow should know it.
     #[test]
     fn an_idle_socket_stays_small() {
-        assert!(size_of::<Socket>() <= 184, "{}", size_of::<Socket>());
+        assert!(size_of::<Socket>() <= 192, "{}", size_of::<Socket>());
         assert!(
             size_of::<SocketEntry>() <= 112,
             "{}",

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use super::socket::Phase;
 use super::turn::{Shard, find};
 use crate::broker::Publication;
-use crate::codec::close;
+use crate::codec::{Contexts, PerMessageDeflate, close};
 use crate::outbox::MAX_SLICES;
 use crate::registry::SocketEntry;
 
@@ -22,6 +22,12 @@ impl Shard {
             entry.release(frame.len());
             self.handle.counters.socket_closed.add(1);
             return;
+        };
+        let frame = match entry.deflate {
+            Some(deflate) if deflate.server.takeover() => {
+                in_context(entry, deflate, &mut socket.contexts, frame)
+            }
+            _ => frame,
         };
         socket.outbox.push(frame);
         if entry.buffered() > entry.listener.options.max_backpressure / 2 {
@@ -40,7 +46,7 @@ impl Shard {
             if Some(entry.id) == publication.except || skipped.next_if_eq(&&entry.id).is_some() {
                 continue;
             }
-            self.deliver(entry, publication.frame.clone());
+            self.deliver(entry, publication.frames.of(entry).clone());
         }
     }
 
@@ -99,5 +105,25 @@ impl Shard {
         if matches!(socket.phase, Phase::Finishing { .. }) {
             self.end_stream(key);
         }
+    }
+}
+
+/// The frame that goes out on a socket with context takeover. Room was taken for the plain one; what compressing saves is
+/// given back.
+fn in_context(
+    entry: &SocketEntry,
+    deflate: PerMessageDeflate,
+    contexts: &mut Contexts,
+    plain: Bytes,
+) -> Bytes {
+    let Some(compression) = &entry.listener.options.compression else {
+        return plain;
+    };
+    match compression.deflate_in_context(&plain, deflate, contexts) {
+        Some(compressed) => {
+            entry.release(plain.len() - compressed.len());
+            compressed
+        }
+        None => plain,
     }
 }

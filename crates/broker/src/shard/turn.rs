@@ -16,6 +16,7 @@ use super::requests::Pending;
 use super::socket::Socket;
 use super::staging::Staging;
 use crate::broker::Core;
+use crate::codec::Inflater;
 use crate::http::connection;
 use crate::id::RequestId;
 use crate::listener::{self, ConnectionGuard};
@@ -31,6 +32,8 @@ pub(super) struct Shard {
     pub(super) sockets: Slab<Socket>,
     pub(super) requests: HashMap<RequestId, Pending>,
     pub(super) read_buffer: Vec<u8>,
+    /// Inflates for every socket; made for the first one that has agreed on permessage-deflate.
+    pub(super) inflater: Option<Inflater>,
     /// Events gathered in this turn.
     pub(super) staging: Staging,
     /// Sockets with something to write.
@@ -57,6 +60,7 @@ impl Shard {
             sockets: Slab::new(),
             requests: HashMap::new(),
             read_buffer: vec![0; READ_BUFFER],
+            inflater: None,
             staging: Staging::default(),
             dirty: Vec::new(),
             again: Vec::new(),
@@ -124,9 +128,10 @@ impl Shard {
                 id,
                 block,
                 listener,
+                deflate,
                 reply,
             } => {
-                self.upgrade(id, block, listener, reply);
+                self.upgrade(id, block, listener, deflate, reply);
             }
             Command::ClientGone(id) => self.client_gone(id),
             Command::Disconnected(guard) => self.departed.push(guard),

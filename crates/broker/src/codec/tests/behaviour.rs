@@ -160,7 +160,7 @@ fn nothing_is_decoded_after_the_sink_has_enough() {
     let mut seen = 0;
     let mut bytes = last(Opcode::Text, b"a").repeat(3);
     for _ in 0..2 {
-        let result = decoder.decode(&mut bytes.clone(), ROOMY, |_| {
+        let result = decoder.decode(&mut bytes.clone(), ROOMY, None, |_| {
             seen += 1;
             ControlFlow::Break(())
         });
@@ -168,7 +168,7 @@ fn nothing_is_decoded_after_the_sink_has_enough() {
     }
     bytes.truncate(1);
     assert_eq!(
-        decoder.decode(&mut bytes, ROOMY, |_| unreachable!()),
+        decoder.decode(&mut bytes, ROOMY, None, |_| unreachable!()),
         Ok(())
     );
     assert_eq!(seen, 1);
@@ -183,7 +183,7 @@ fn a_sink_may_be_a_trait_object() {
         ControlFlow::Continue(())
     };
     let mut bytes = last(Opcode::Text, b"a").repeat(3);
-    assert_eq!(Decoder::new().decode(&mut bytes, ROOMY, sink), Ok(()));
+    assert_eq!(Decoder::new().decode(&mut bytes, ROOMY, None, sink), Ok(()));
     assert_eq!(count, 3);
 }
 

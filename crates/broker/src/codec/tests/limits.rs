@@ -151,7 +151,7 @@ fn whole_frames_are_neither_copied_nor_held() {
     let mut decoder = Decoder::new();
     let buffer = bytes.as_ptr_range();
     let mut borrowed = 0;
-    let result = decoder.decode(&mut bytes, ROOMY, |item| {
+    let result = decoder.decode(&mut bytes, ROOMY, None, |item| {
         let payload = match item {
             Item::Text { bytes, .. } => bytes,
             Item::Binary(bytes) | Item::Ping(bytes) | Item::Pong(bytes) => bytes,

@@ -1,8 +1,12 @@
 //! The decoder as a server meets it: raw bytes of a client, cut into reads in any way.
 
 mod behaviour;
+mod compressed;
 mod limits;
 mod model;
+mod negotiation;
+mod random;
+mod reference;
 mod splits;
 mod violations;
 
@@ -53,7 +57,7 @@ impl Client {
     fn read(&mut self, bytes: &[u8], max_message: usize) -> Result<(), Violation> {
         let items = &mut self.items;
         self.decoder
-            .decode(&mut bytes.to_vec(), max_message, |item| {
+            .decode(&mut bytes.to_vec(), max_message, None, |item| {
                 items.push(item.into());
                 ControlFlow::Continue(())
             })

@@ -117,6 +117,9 @@ fn every_violation_shows_with_its_first_wrong_byte_and_not_before() {
         );
     }
     for violation in Violation::ALL {
+        if *violation == Violation::InvalidDeflate {
+            continue; // only of a connection that has agreed on compression, see `compressed`
+        }
         assert!(
             breaches.iter().any(|(_, v)| v == violation),
             "{violation:?} has no case"
