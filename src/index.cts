@@ -31,6 +31,7 @@ import type {
 } from './types.cjs';
 import { WorkerThread } from './worker.cjs';
 
+export type { CompressionOptions } from './compression.cjs';
 export { ERROR_CODES, WsBrokerError, type WsBrokerErrorCode } from './errors.cjs';
 export type { RequestHeaders } from './headers.cjs';
 export type { Limits, RateLimit } from './limits.cjs';

@@ -3,6 +3,7 @@
  * `arguments.cts`.
  */
 
+import type { NativeCompression } from './compression.cjs';
 import { WsBrokerError } from './errors.cjs';
 import type { NativeLimits } from './limits.cjs';
 import { type LoadError, loadAddon } from './load.cjs';
@@ -20,6 +21,7 @@ export interface NativeStartOptions {
   maxBodySize: number;
   maxBackpressure: number;
   dropsForSlowConsumers: boolean;
+  compression: NativeCompression;
   /** 0 turns the heartbeat off. */
   heartbeatInterval: number;
   heartbeatTimeout: number;

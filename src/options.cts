@@ -1,6 +1,7 @@
 /** The options of `start` and `stop`, parsed once: unknown names, wrong types and senseless values end here. */
 
 import { checkCloseCode, checkCloseReason, checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { parseCompression } from './compression.cjs';
 import { parseLimits } from './limits.cjs';
 import type { NativeStartOptions } from './native.cjs';
 import type { StartOptions, StopOptions } from './types.cjs';
@@ -41,7 +42,7 @@ const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
 
 const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
 
-const START_OPTIONS = ['bind', 'slowConsumer', 'heartbeat', 'ioThreads', 'limits', ...Object.keys(NUMERIC_OPTIONS)];
+const START_OPTIONS = ['bind', 'slowConsumer', 'compression', 'heartbeat', 'ioThreads', 'limits', ...Object.keys(NUMERIC_OPTIONS)];
 
 const DEFAULT_STOP = { timeout: 10_000, code: 1001, reason: '' };
 
@@ -58,6 +59,7 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
     bind: options.bind,
     ioThreads: parseIoThreads(options.ioThreads),
     dropsForSlowConsumers: parseSlowConsumer(options.slowConsumer) === 'drop',
+    compression: parseCompression(options.compression),
     ...parseHeartbeat(options.heartbeat),
     limits: parseLimits(options.limits),
     ...parseNumericOptions(options),

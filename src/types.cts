@@ -1,5 +1,6 @@
 /** The types of the public API, as they are documented. */
 
+import type { CompressionOptions } from './compression.cjs';
 import type { RequestHeaders } from './headers.cjs';
 import type { Limits } from './limits.cjs';
 
@@ -57,6 +58,15 @@ export interface StartOptions {
    * @defaultValue 'close'
    */
   slowConsumer?: 'close' | 'drop';
+  /**
+   * Compresses messages for clients that offer permessage-deflate (RFC 7692), which browsers do; sockets of other clients
+   * are plain. `true` takes the defaults of {@link CompressionOptions}. Off by default, as in other servers: it takes more
+   * time than everything else that is done for a message, and a secret in a message beside what an attacker chose can be
+   * told from its compressed size. `maxMessageSize` counts inflated bytes, and inflating stops there.
+   *
+   * @defaultValue false
+   */
+  compression?: boolean | CompressionOptions;
   /**
    * After `interval` ms of silence a client is sent a ping; after `timeout` ms without any sign of life its socket is
    * closed, with code 1006 in its close event. 45 s are below the 60 s after which common proxies cut a silent

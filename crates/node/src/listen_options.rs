@@ -1,7 +1,9 @@
 //! The options of `start`, from JavaScript to the engine.
 
 use neon::prelude::*;
-use wsbroker_engine::{Heartbeat, ListenOptions, SlowConsumer, StartError};
+use wsbroker_engine::{
+    Compression, CompressionMemory, Heartbeat, ListenOptions, SlowConsumer, StartError,
+};
 
 use crate::convert;
 
@@ -35,6 +37,7 @@ pub(crate) fn parse<'cx>(
             timeout: convert::milliseconds(number("heartbeatTimeout")?),
         }),
     };
+    parsed.compression = compression(cx, options)?;
     let drops: bool = options.prop(cx, "dropsForSlowConsumers").get()?;
     parsed.slow_consumer = if drops {
         SlowConsumer::Drop
@@ -42,4 +45,27 @@ pub(crate) fn parse<'cx>(
         SlowConsumer::Close
     };
     Ok(Ok(parsed))
+}
+
+fn compression<'cx>(
+    cx: &mut Cx<'cx>,
+    options: Handle<'cx, JsObject>,
+) -> NeonResult<Option<Compression>> {
+    let Some(compression) = options
+        .prop(cx, "compression")
+        .get::<Option<Handle<JsObject>>>()?
+    else {
+        return Ok(None);
+    };
+    let memory: String = compression.prop(cx, "memory").get()?;
+    let mut number = |name: &str| compression.prop(cx, name).get::<f64>();
+    Ok(Some(Compression {
+        threshold: number("threshold")? as usize,
+        level: number("level")? as u8,
+        window_bits: number("windowBits")? as u8,
+        memory: match memory.as_str() {
+            "dedicated" => CompressionMemory::Dedicated,
+            _ => CompressionMemory::Shared,
+        },
+    }))
 }
