@@ -42,7 +42,15 @@ const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
 
 const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
 
-const START_OPTIONS = ['bind', 'slowConsumer', 'compression', 'heartbeat', 'ioThreads', 'limits', ...Object.keys(NUMERIC_OPTIONS)];
+const START_OPTIONS = [
+  'bind',
+  'slowConsumer',
+  'compression',
+  'heartbeat',
+  'ioThreads',
+  'limits',
+  ...Object.keys(NUMERIC_OPTIONS),
+];
 
 const DEFAULT_STOP = { timeout: 10_000, code: 1001, reason: '' };
 
