@@ -49,26 +49,32 @@ impl Compression {
         }
     }
 
-    /// The compressed form of a plain data frame, or `None` where that one is to go out: it is short, or would not become
-    /// smaller.
+    /// Whether a plain data frame is long enough to be compressed.
+    #[inline]
+    pub(crate) fn concerns(&self, frame: &Bytes) -> bool {
+        codec::payload_of(frame).len() >= self.threshold
+    }
+
+    /// The compressed form of a plain data frame; `None` where it would not become smaller.
     pub(crate) fn deflate(&self, frame: &Bytes, window_bits: u8, history: &[u8]) -> Option<Bytes> {
         let payload = codec::payload_of(frame);
-        if payload.len() < self.threshold {
-            return None;
-        }
         let compressed = with_compressor(self.level, window_bits, |compressor| {
             compressor.compress(payload, history)
         })?;
         Some(codec::encode_compressed(frame, &compressed))
     }
 
-    /// The same for a socket with context takeover. Must be called in the order in which the frames go out.
+    /// The form in which a frame goes out on a socket with context takeover, unless that is the plain one. Must be called
+    /// in the order in which the frames go out.
     pub(crate) fn deflate_in_context(
         &self,
         frame: &Bytes,
         deflate: PerMessageDeflate,
         contexts: &mut Contexts,
     ) -> Option<Bytes> {
+        if !self.concerns(frame) {
+            return None;
+        }
         let compressed = self.deflate(frame, deflate.server.window_bits(), contexts.sent())?;
         contexts.remember_sent(deflate, codec::payload_of(frame));
         Some(compressed)
@@ -104,7 +110,8 @@ mod tests {
     #[test]
     fn a_message_is_compressed_from_the_threshold_on() {
         let compression = Compression::default();
-        assert_eq!(compression.deflate(&frame(1023), 15, &[]), None);
+        assert!(!compression.concerns(&frame(1023)));
+        assert!(compression.concerns(&frame(1024)));
         let compressed = compression.deflate(&frame(1024), 15, &[]).expect("smaller");
         assert!(compressed.len() < 30, "{}", compressed.len());
     }

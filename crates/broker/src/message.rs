@@ -30,6 +30,14 @@ impl OutboundMessage {
         }
     }
 
+    /// The frame for one receiver.
+    #[inline]
+    pub(crate) fn frame_for(&self, entry: &SocketEntry) -> Bytes {
+        let compressed =
+            Wanted::by(entry, &self.frame).and_then(|wanted| wanted.deflate(&self.frame));
+        compressed.unwrap_or_else(|| self.frame.clone())
+    }
+
     /// Its frames for the receivers of one call.
     pub(crate) fn frames(&self) -> Frames {
         Frames {
@@ -82,14 +90,10 @@ impl Frames {
 
     fn compressed(&mut self, wanted: Wanted<'_>) -> &Bytes {
         let at = self.find(&wanted).unwrap_or_else(|| {
-            let Wanted {
-                compression,
-                window_bits,
-            } = wanted;
-            let compressed = compression.deflate(&self.plain, window_bits, &[]);
+            let compressed = wanted.deflate(&self.plain);
             self.variants.push(Variant {
-                level: compression.level,
-                window_bits,
+                level: wanted.compression.level,
+                window_bits: wanted.window_bits,
                 frame: compressed.unwrap_or_else(|| self.plain.clone()),
             });
             self.variants.len() - 1
@@ -115,11 +119,60 @@ impl<'a> Wanted<'a> {
     fn by(entry: &'a SocketEntry, plain: &Bytes) -> Option<Self> {
         let deflate = entry.deflate.filter(|deflate| !deflate.server.takeover())?;
         let compression = entry.listener.options.compression.as_ref()?;
-        // Before the variants: listeners with the same level may differ in this.
-        let long_enough = codec::payload_of(plain).len() >= compression.threshold;
-        long_enough.then_some(Self {
+        // Listeners with the same level, whose sockets share a variant, may differ in this.
+        compression.concerns(plain).then_some(Self {
             compression,
             window_bits: deflate.server.window_bits(),
         })
+    }
+
+    fn deflate(&self, plain: &Bytes) -> Option<Bytes> {
+        self.compression.deflate(plain, self.window_bits, &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receivers_that_share_parameters_share_one_compressed_frame() {
+        let fast = Compression::default();
+        let strong = Compression {
+            level: 9,
+            ..Compression::default()
+        };
+        let wanted = |compression, window_bits| Wanted {
+            compression,
+            window_bits,
+        };
+        let message = OutboundMessage::text(&"many times ".repeat(1000));
+        let mut frames = message.frames();
+        let first = frames.compressed(wanted(&fast, 15)).clone();
+        for _ in 0..3 {
+            let again = frames.compressed(wanted(&fast, 15));
+            assert_eq!(again.as_ptr(), first.as_ptr(), "not compressed again");
+        }
+        for other in [wanted(&fast, 9), wanted(&strong, 15)] {
+            assert_ne!(frames.compressed(other).as_ptr(), first.as_ptr());
+        }
+        assert_eq!(frames.variants.len(), 3);
+        // Those of the publication are the same.
+        let sent = frames.clone();
+        let at = sent.find(&wanted(&fast, 15)).expect("prepared");
+        assert_eq!(sent.variants[at].frame.as_ptr(), first.as_ptr());
+    }
+
+    #[test]
+    fn a_message_that_does_not_become_smaller_is_tried_once() {
+        let message = OutboundMessage::text("");
+        let mut frames = message.frames();
+        let compression = Compression::default();
+        let wanted = Wanted {
+            compression: &compression,
+            window_bits: 15,
+        };
+        assert_eq!(frames.compressed(wanted).as_ptr(), message.frame.as_ptr());
+        assert_eq!(frames.variants.len(), 1);
     }
 }

@@ -11,7 +11,8 @@ use support::{
 };
 use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::{
-    Acceptance, Broker, ListenOptions, Listener, OutboundMessage, SocketId, UpgradeDecision,
+    Acceptance, Broker, Compression, CompressionMemory, ListenOptions, Listener, OutboundMessage,
+    SocketId, UpgradeDecision,
 };
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -337,6 +338,42 @@ fn what_is_published_between_the_decision_and_the_101_arrives_behind_it() {
         );
         at.finish();
     }
+}
+
+#[test]
+fn what_is_published_before_the_101_is_the_beginning_of_the_context() {
+    let mut dedicated = options();
+    dedicated.compression = Some(Compression {
+        memory: CompressionMemory::Dedicated,
+        ..Compression::default()
+    });
+    let mut at = Deciding::start(dedicated);
+    let acceptance = Acceptance {
+        channels: vec![channel("news")],
+        ..Acceptance::default()
+    };
+    at.accept(
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        acceptance,
+    );
+    let news = channel("news");
+    eventually("the place is taken", || {
+        at.broker.subscriber_count(&news) == 1
+    });
+    let text: String = (0..1000).map(|n| format!("{},", n * 7919)).collect();
+    let message = OutboundMessage::text(&text);
+    let id = at.broker.subscribers(&news)[0];
+    for _ in 0..2 {
+        assert_eq!(at.broker.send_to_channel(&news, &message, None), 1);
+    }
+    let answer = at.client.upgraded();
+    let agreed = answer.header("sec-websocket-extensions");
+    assert_eq!(agreed, Some("permessage-deflate"));
+    let (first, second) = (at.client.frame(), at.client.frame());
+    assert!(first.compressed && second.compressed);
+    assert!(second.payload.len() * 10 < first.payload.len());
+    eventually("nothing waits", || at.broker.buffered_amount(id) == 0);
+    at.finish();
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Broker {
         let Some(entry) = self.core.registry.find(socket) else {
             return false;
         };
-        let frame = message.frames().prepare(&entry).clone();
+        let frame = message.frame_for(&entry);
         if !self.core.reserve(&entry, frame.len()) {
             return false;
         }

@@ -48,6 +48,8 @@ impl Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) opcode: u8,
+    /// RSV1: the payload is compressed.
+    pub(crate) compressed: bool,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -235,7 +237,11 @@ impl Client {
     pub(crate) fn frame(&mut self) -> Frame {
         self.need(2);
         let (first, second) = (self.unread()[0], self.unread()[1]);
-        assert_eq!(first & 0xF0, 0x80, "FIN and no reserved bit");
+        assert_eq!(
+            first & 0xB0,
+            0x80,
+            "FIN and no other reserved bit than RSV1"
+        );
         let (size, length) = match second {
             126 => {
                 self.need(4);
@@ -255,6 +261,7 @@ impl Client {
         self.consume(size);
         Frame {
             opcode: first & 0x0F,
+            compressed: first & 0x40 != 0,
             payload: self.consume(length),
         }
     }
@@ -263,6 +270,7 @@ impl Client {
     pub(crate) fn data(&mut self, opcode: Opcode) -> Vec<u8> {
         let frame = self.frame();
         assert_eq!(frame.opcode, opcode as u8, "{frame:?}");
+        assert!(!frame.compressed, "no reserved bit: {frame:?}");
         frame.payload
     }
 
@@ -270,6 +278,7 @@ impl Client {
     pub(crate) fn message(&mut self) -> Vec<u8> {
         loop {
             let frame = self.frame();
+            assert!(!frame.compressed, "no reserved bit: {frame:?}");
             match frame.opcode {
                 1 | 2 => return frame.payload,
                 9 => self.send_frame(Opcode::Pong, &frame.payload),
