@@ -24,10 +24,11 @@ export function tooManySockets(count) {
 export class IdleClients {
   #processes = [];
 
-  constructor({ host, port }, count) {
+  /** `compressed`: the bytes of a first message that is compressed (permessage-deflate is offered), 0 for a plain one. */
+  constructor({ host, port }, count, { compressed = 0 } = {}) {
     for (let left = count; left > 0; left -= SOCKETS_PER_PROCESS) {
       const sockets = Math.min(left, SOCKETS_PER_PROCESS);
-      this.#processes.push(new ClientProcess([host, String(port), String(sockets)]));
+      this.#processes.push(new ClientProcess([host, String(port), String(sockets), String(compressed)]));
     }
   }
 

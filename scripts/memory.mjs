@@ -4,17 +4,35 @@
 // opened to when all of them are open, have sent one message and got it back, over their number. The clients are other
 // processes. Before both measurements the garbage is collected. A few sockets are opened and closed before, so that
 // code, threads and first buffers are not counted; no more than a few, for memory that sockets had left behind would be
-// taken again and not be seen. What the kernel holds for a connection is not in it.
+// taken again and not be seen. For the same reason each kind of socket has a server process of its own. What the kernel
+// holds for a connection is not in it.
 
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { IdleClients, tooManySockets } from './idle-clients.mjs';
-import { settledMemory } from './settled-memory.mjs';
+import { fileURLToPath } from 'node:url';
+import { tooManySockets } from './idle-clients.mjs';
 import { ensureAll, main, ROOT, StepFailed } from './setup.mjs';
 
 const DEFAULT_SOCKETS = 5000;
-const WARM_UP_SOCKETS = 100;
+const PROGRAM = fileURLToPath(new URL('memory-of-sockets.mjs', import.meta.url));
+
+/** A message that browsers and this server compress, and one that fills the largest window. */
+const [SHORT, LONG] = [2048, 65_536];
+
+const KINDS = [
+  { name: 'plain', compressed: 0, compression: false },
+  { name: 'compressed, shared, 2 KiB each way', compressed: SHORT, compression: true },
+  { name: 'compressed, dedicated, 2 KiB each way', compressed: SHORT, compression: { memory: 'dedicated' } },
+  { name: 'compressed, dedicated, 64 KiB each way', compressed: LONG, compression: { memory: 'dedicated' } },
+  {
+    name: 'compressed, dedicated, windowBits 12',
+    compressed: LONG,
+    compression: { memory: 'dedicated', windowBits: 12 },
+  },
+];
 
 const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
 
@@ -24,24 +42,18 @@ await main(async ([argument = String(DEFAULT_SOCKETS)]) => {
   const obstacle = tooManySockets(count);
   if (obstacle) throw new StepFailed(obstacle);
   await ensureAll();
-  const broker = await import('wsbroker');
 
-  const registration = broker.registerWorkerThread({
-    handleSocketMessage: (data, socketId) => void broker.send(socketId, data),
-  });
-  const server = broker.start({ bind: '127.0.0.1:0' });
-  await withSockets(broker, server, WARM_UP_SOCKETS, async () => {});
-  const { resident: before } = await settledMemory();
-  const { resident: after } = await withSockets(broker, server, count, settledMemory);
-  const { ioThreads } = broker.stats();
-  await server.stop();
-  registration.unregister();
-
+  const rows = [];
+  let ioThreads;
+  for (const kind of KINDS) {
+    const measured = await measure(count, kind);
+    ioThreads = measured.ioThreads;
+    const bytes = Math.round((measured.after - measured.before) / count);
+    rows.push([kind.name, `${bytes} bytes per socket (${mebibytes(measured.before)} to ${mebibytes(measured.after)})`]);
+  }
   print([
     ['idle sockets', String(count)],
-    ['resident before', mebibytes(before)],
-    ['resident with all open', mebibytes(after)],
-    ['bytes per socket', String(Math.round((after - before) / count))],
+    ...rows,
     ['I/O threads', String(ioThreads)],
     ['machine', `${os.cpus()[0]?.model ?? os.arch()}, ${os.availableParallelism()} cores`],
     ['system', `${os.type()} ${os.release()} ${os.arch()}`],
@@ -50,17 +62,18 @@ await main(async ([argument = String(DEFAULT_SOCKETS)]) => {
   ]);
 });
 
-/** Measures while `count` sockets are open, and closes them. */
-async function withSockets({ connectionCount }, { address }, count, measure) {
-  const clients = new IdleClients(address, count);
-  try {
-    await clients.open();
-    if (connectionCount() !== count) throw new StepFailed(`${connectionCount()} of ${count} sockets are open`);
-    return await measure();
-  } finally {
-    await clients.end();
-    while (connectionCount() > 0) await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+/** Runs a server of its own for this kind of socket. */
+async function measure(count, { name, compressed, compression }) {
+  const child = fork(
+    PROGRAM,
+    [count, compressed, compression].map((argument) => JSON.stringify(argument)),
+  );
+  const ended = once(child, 'exit').then(([code]) => {
+    throw new StepFailed(`${name}: the server ended with ${code}`);
+  });
+  ended.catch(() => {}); // it ends after its answer as well
+  const [measured] = await Promise.race([once(child, 'message'), ended]);
+  return measured;
 }
 
 function mebibytes(bytes) {
