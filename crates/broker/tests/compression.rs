@@ -4,7 +4,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use support::{Client, SOCKETS, Seen, Server, channel, eventually, masked, options};
+use support::{Client, ManualWorker, SOCKETS, Seen, Server, channel, eventually, masked, options};
 use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::codec::client::encode_masked;
 use wsbroker_engine::{
@@ -242,6 +242,9 @@ fn the_reserved_bit_is_for_the_beginning_of_a_message_of_a_socket_that_agreed() 
         let expected = "reserved bit is set without an extension";
         assert_eq!((code, &*reason), (1002, expected), "{bytes:x?}");
     }
+    eventually("all of these are told", || {
+        server.journal.closes().len() == 8
+    });
     let (mut peer, id) = Peer::open_socket(&server, agreed);
     peer.client.send(first_frame(Opcode::Text, true, &hello));
     assert_eq!(server.journal.messages_of(id, 1), [b"Hello".to_vec()]);
@@ -439,6 +442,47 @@ fn a_bomb_is_stopped_at_the_limit_and_others_are_still_served() {
         assert_eq!(bystander.message(), b"still there?");
         server.finish();
     }
+}
+
+/// Bombs just below the limit of a message are messages: what waits for a worker must be bounded all the same.
+#[test]
+fn what_bombs_inflate_to_stays_within_the_bound_of_the_workers_queue() {
+    let broker = support::broker();
+    let worker = ManualWorker::register(&broker, SOCKETS);
+    let (listener, address) = support::listen(&broker, compressing(SHARED, 0));
+    let bomb = {
+        let mut deflate = Deflate::new(9, false, 15);
+        let mut out = vec![0; 10_000];
+        let zeroes = vec![0; 1 << 20];
+        deflate
+            .compress(&zeroes, &mut out, DeflateFlush::SyncFlush)
+            .expect("deflated");
+        out.truncate(deflate.total_out() as usize - 4);
+        first_frame(Opcode::Binary, true, &out)
+    };
+    let flood = bomb.repeat(100);
+    let clients: Vec<Client> = (0..10)
+        .map(|_| {
+            // In one piece, so that some of it comes with the handshake.
+            let header = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+            let mut bytes = support::handshake("/", header).into_bytes();
+            bytes.extend_from_slice(&flood);
+            let mut client = Client::connect(address);
+            client.send(&bytes);
+            client.upgraded();
+            client
+        })
+        .collect();
+    eventually("the queue is full", || {
+        broker.stats().workers.iter().any(|worker| worker.full)
+    });
+    // Those that were being read when it became full may each have added one read's worth, 16 MiB, per I/O thread.
+    eventually("everybody is open", || broker.stats().opened == 10);
+    let bytes = broker.stats().workers[0].queued_bytes;
+    let events = worker.waiting(&broker);
+    assert!(bytes < (16 + 2 * 17) << 20, "{bytes} in {events} events");
+    drop(clients);
+    support::stop(&listener, support::at_once());
 }
 
 #[test]

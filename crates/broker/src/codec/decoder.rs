@@ -258,6 +258,9 @@ where
 {
     // Without an agreement the frame's header has been refused.
     let inflation = inflation.ok_or(Violation::ReservedBit)?;
+    if inflation.discard {
+        return Ok(());
+    }
     let message = inflation.inflate(payload, max_message)?;
     let delivered = whole(opcode, message)
         .map_err(Ended::from)

@@ -43,6 +43,8 @@ pub struct Inflation<'a> {
     pub deflate: PerMessageDeflate,
     /// What this connection remembers.
     pub contexts: &'a mut Contexts,
+    /// Nobody wants compressed messages any more, now and later: they are neither inflated nor given on.
+    pub discard: bool,
 }
 
 impl Inflation<'_> {

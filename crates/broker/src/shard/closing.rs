@@ -142,6 +142,7 @@ impl Shard {
 
     fn free(&mut self, key: u32) {
         let socket = self.sockets.remove(key as usize);
+        self.early.remove(&key);
         self.departed.extend(socket.guard);
     }
 

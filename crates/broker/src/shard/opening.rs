@@ -68,7 +68,7 @@ impl Shard {
         &mut self,
         reserved: Reserved,
         transport: Transport,
-        early: &Bytes,
+        early: Bytes,
         guard: ConnectionGuard,
     ) {
         let entry = reserved.into_entry();
@@ -86,9 +86,8 @@ impl Shard {
         if !socket.outbox.is_empty() {
             self.mark_dirty(key);
         }
-        for part in early.chunks(self.read_buffer.len()) {
-            self.read_buffer[..part.len()].copy_from_slice(part);
-            self.received(key, part.len());
+        if !early.is_empty() {
+            self.early.insert(key, early);
         }
         self.again.push(key);
     }

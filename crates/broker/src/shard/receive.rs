@@ -1,10 +1,12 @@
 //! The way in: bytes of a ready socket, its messages, the batch of its worker.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::socket::{Phase, Socket};
@@ -36,8 +38,14 @@ impl Shard {
             let Some(transport) = &mut socket.transport else {
                 return;
             };
-            let waker = Waker::from(Arc::clone(&socket.entry));
             let limit = read_limit(&socket.entry);
+            if let Some(length) = take_early(&mut self.early, key, &mut self.read_buffer[..limit]) {
+                self.received(key, length);
+                self.staging.hand_over_large(self.handle.index);
+                self.again.push(key);
+                return;
+            }
+            let waker = Waker::from(Arc::clone(&socket.entry));
             let mut buffer = ReadBuf::new(&mut self.read_buffer[..limit]);
             let mut cx = Context::from_waker(&waker);
             match Pin::new(transport).poll_read(&mut cx, &mut buffer) {
@@ -107,6 +115,7 @@ impl Shard {
             inflater: self.inflater.get_or_insert_default(),
             deflate,
             contexts,
+            discard: !is_open,
         });
         let mut outcome = Outcome::default();
         let input = &mut self.read_buffer[..length];
@@ -208,6 +217,17 @@ impl Shard {
             }
         }
     }
+}
+
+/// The next piece of what a client sent behind its handshake; its length.
+fn take_early(early: &mut HashMap<u32, Bytes>, key: u32, buffer: &mut [u8]) -> Option<usize> {
+    let rest = early.get_mut(&key)?;
+    let piece = rest.split_to(rest.len().min(buffer.len()));
+    buffer[..piece.len()].copy_from_slice(&piece);
+    if rest.is_empty() {
+        early.remove(&key);
+    }
+    Some(piece.len())
 }
 
 /// How much of a socket is read at once, so that what comes of it stays within what a worker's queue takes anyway.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use slab::Slab;
 use tokio::time::{Instant, Sleep};
 
@@ -32,6 +33,9 @@ pub(super) struct Shard {
     pub(super) sockets: Slab<Socket>,
     pub(super) requests: HashMap<RequestId, Pending>,
     pub(super) read_buffer: Vec<u8>,
+    /// What clients sent behind their handshake, until it is read: in the pieces and under the conditions in which a
+    /// stream is read, for many such clients are no less than one that floods.
+    pub(super) early: HashMap<u32, Bytes>,
     /// Inflates for every socket; made for the first one that has agreed on permessage-deflate.
     pub(super) inflater: Option<Inflater>,
     /// Events gathered in this turn.
@@ -60,6 +64,7 @@ impl Shard {
             sockets: Slab::new(),
             requests: HashMap::new(),
             read_buffer: vec![0; READ_BUFFER],
+            early: HashMap::new(),
             inflater: None,
             staging: Staging::default(),
             dirty: Vec::new(),
@@ -143,7 +148,7 @@ impl Shard {
                 early,
                 guard,
             } => {
-                self.adopt(reserved, transport, &early, guard);
+                self.adopt(reserved, transport, early, guard);
             }
             Command::Abandon(entry) => self.abandon(&entry),
             Command::Deliver { entry, frame } => self.deliver(&entry, frame),

@@ -27,6 +27,7 @@ struct Server {
     inflater: Inflater,
     contexts: Contexts,
     deflate: PerMessageDeflate,
+    discard: bool,
     items: Vec<Got>,
 }
 
@@ -37,6 +38,7 @@ impl Server {
             inflater: Inflater::new(),
             contexts: Contexts::default(),
             deflate,
+            discard: false,
             items: Vec::new(),
         }
     }
@@ -47,12 +49,14 @@ impl Server {
             inflater,
             contexts,
             deflate,
+            discard,
             items,
         } = self;
         let inflation = Inflation {
             inflater,
             deflate: *deflate,
             contexts,
+            discard: *discard,
         };
         let mut bytes = bytes.to_vec();
         decoder.decode(&mut bytes, max_message, Some(inflation), |item| {
@@ -99,6 +103,9 @@ impl Peer {
 
     fn message(&mut self, payload: &[u8]) -> Vec<u8> {
         let mut out = self.run(payload, DeflateFlush::SyncFlush);
+        if out.is_empty() {
+            return vec![0]; // §7.2.3.6: a second flush without anything between
+        }
         assert_eq!(out.split_off(out.len() - 4), [0, 0, 0xFF, 0xFF]);
         out
     }
@@ -221,6 +228,66 @@ fn a_message_must_be_deflate_and_end_with_a_block() {
         );
     }
     assert_eq!(Violation::InvalidDeflate.close_code(), 1007);
+}
+
+#[test]
+fn what_nobody_wants_is_not_inflated() {
+    let mut server = Server::new(takeover());
+    server.discard = true;
+    let rubbish = compressed(Opcode::Text, true, &[0xFF]);
+    let fragments = [
+        compressed(Opcode::Text, false, &[0xFF]),
+        last(Opcode::Continuation, &[0xFF]),
+    ]
+    .concat();
+    for frames in [rubbish, fragments] {
+        assert_eq!(server.read(&frames, ROOMY), Ok(()));
+    }
+    assert_eq!(server.inflater.output_capacity(), 0);
+    let close = last(Opcode::Close, &[3, 0xE8]);
+    assert_eq!(server.read(&close, ROOMY), Ok(()));
+    assert_eq!(server.items, [Got::Close(Some(1000), String::new())]);
+}
+
+#[test]
+fn rubbish_of_any_kind_is_refused_or_inflates_within_the_limit() {
+    let seed = seed();
+    let mut random = Random(seed);
+    for _ in 0..3000 {
+        let mut payload = match random.below(3) {
+            0 => {
+                let size = random.below(300);
+                random.bytes(size)
+            }
+            _ => {
+                let message = random_message(&mut random);
+                Peer::new(6, 15, 8).message(&message[..message.len().min(5000)])
+            }
+        };
+        for _ in 0..random.below(4) {
+            let at = random.below(payload.len() + 1);
+            match payload.get_mut(at) {
+                Some(byte) => *byte = random.next() as u8,
+                None => payload.push(0),
+            }
+        }
+        let mut server = Server::new(takeover());
+        let result = server.read(&compressed(Opcode::Binary, true, &payload), 3000);
+        let inflated = match &server.items[..] {
+            [] => None,
+            [Got::Binary(message)] => Some(message.len()),
+            items => panic!("seed {seed}: {items:?}"),
+        };
+        match result {
+            Ok(()) => assert!(inflated.is_some_and(|size| size <= 3000), "seed {seed}"),
+            Err(violation) => {
+                let expected = [Violation::InvalidDeflate, Violation::MessageTooBig];
+                assert!(expected.contains(&violation), "seed {seed}: {violation}");
+                assert_eq!(inflated, None, "seed {seed}");
+            }
+        }
+        assert!(server.inflater.output_capacity() <= 8192, "seed {seed}");
+    }
 }
 
 #[test]
