@@ -14,10 +14,12 @@ use wsbroker_engine::{
 };
 
 mod client;
+mod deflating;
 mod random;
 mod worker;
 
 pub(crate) use client::{Answer, Client, Frame, handshake, masked};
+pub(crate) use deflating::{Peer, first_frame};
 pub(crate) use random::{Random, seed};
 pub(crate) use worker::{Context, Journal, ManualWorker, Seen, ThreadWorker};
 

@@ -2,11 +2,13 @@
 
 mod behaviour;
 mod compressed;
+mod deflating;
 mod limits;
 mod model;
 mod negotiation;
 mod random;
 mod reference;
+mod round_trips;
 mod splits;
 mod violations;
 
