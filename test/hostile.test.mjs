@@ -111,6 +111,26 @@ test('a client that breaks the protocol is closed with the code of the RFC', asy
   assert.equal(closes.length, 0, 'one close event for each');
 });
 
+test('what came before a breach is answered before the close frame, by handlers that wait too', async (t) => {
+  const events = new Inbox();
+  const server = serve(t, {
+    async handleSocketMessage(data, socketId) {
+      await delay(1);
+      events.push(send(socketId, data));
+    },
+    handleSocketClose: (socketId) => events.push(send(socketId, 'too late')),
+  });
+  for (let n = 0; n < 20; n += 1) {
+    const client = await upgradeRaw(t, server);
+    client.write(Buffer.concat([frame(text, 'one'), frame(text, 'two'), frame(text, 'x', { rsv: 1 })]));
+    assert.equal((await client.frame('the first echo')).payload.toString(), 'one');
+    assert.equal((await client.frame('the second echo')).payload.toString(), 'two');
+    assert.equal((await client.closeFrame()).code, 1002);
+    await client.end();
+    assert.deepEqual(await events.take(3), [true, true, false]);
+  }
+});
+
 /** The longest string that V8 can make, and so the largest limit for messages. */
 const HUGE = 2 ** 29 - 24;
 

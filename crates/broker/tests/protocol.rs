@@ -4,10 +4,10 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Client, SOCKETS, Seen, Server, eventually, masked, options};
+use support::{Client, ManualWorker, SOCKETS, Seen, Server, eventually, masked, options};
 use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::codec::client::encode_masked;
-use wsbroker_engine::{Heartbeat, ListenOptions, OutboundMessage, SocketId};
+use wsbroker_engine::{Heartbeat, ListenOptions, OutboundMessage, SocketId, StopOptions};
 
 /// Sends every message back as it came.
 fn echo(options: ListenOptions) -> Server {
@@ -148,6 +148,74 @@ fn every_breach_is_answered_with_its_close_code_which_can_be_read() {
     }
     assert_eq!(server.broker.connection_count(), 1);
     server.finish();
+}
+
+/// A text frame whose third reserved bit is set.
+const BREACH: [u8; 6] = [0x91, 0x80, 1, 2, 3, 4];
+
+#[test]
+fn messages_before_a_breach_are_answered_before_the_close_frame() {
+    let server = echo(options());
+    for _ in 0..20 {
+        let (mut client, id) = server.open();
+        let bytes: [&[u8]; 3] = [
+            &masked(Opcode::Text, b"one"),
+            &masked(Opcode::Text, b"two"),
+            &BREACH,
+        ];
+        client.send(bytes.concat());
+        assert_eq!((client.text(), client.text()), ("one".into(), "two".into()));
+        assert_eq!(client.close_frame().0, 1002);
+        client.end();
+        assert_eq!(server.journal.close_of(id).0, 1002);
+        assert!(!server.broker.send(id, &OutboundMessage::text("too late")));
+    }
+    server.finish();
+}
+
+#[test]
+fn a_busy_worker_holds_up_the_close_frame_of_a_breach_for_the_close_timeout_at_most() {
+    let mut hasty = options();
+    hasty.close_timeout = Duration::from_millis(100);
+    let broker = support::broker();
+    let mut worker = ManualWorker::register(&broker, SOCKETS);
+    let (listener, address) = support::listen(&broker, hasty);
+    let mut client = Client::open(address);
+    client.send(BREACH);
+    assert_eq!(client.close_frame().0, 1002);
+    client.end();
+    assert_eq!(broker.connection_count(), 0);
+    let id = worker.wait_opened(1)[0];
+    assert_eq!(worker.wait_close(id).0, 1002);
+    support::stop(&listener, support::at_once());
+    support::assert_nothing_left(&broker);
+}
+
+#[test]
+fn a_call_that_closes_a_socket_whose_peer_broke_the_protocol_does_not_wait_for_its_worker() {
+    let broker = support::broker();
+    let mut worker = ManualWorker::register(&broker, SOCKETS);
+    let (listener, address) = support::listen(&broker, options());
+    for n in 1..=2 {
+        let mut client = Client::open(address);
+        client.send(BREACH);
+        eventually("the breach is noticed", || {
+            broker.stats().dropped.violations == n
+        });
+        let id = broker.connections()[0];
+        assert!(broker.send(id, &OutboundMessage::text("still open")));
+        if n == 1 {
+            assert!(broker.close(id, 4000, "bye"));
+        } else {
+            listener.stop(StopOptions::default(), Box::new(|_| {}));
+        }
+        assert_eq!(client.text(), "still open");
+        assert_eq!(client.close_frame().0, 1002, "the breach came first");
+        client.end();
+        assert_eq!(worker.wait_close(id).0, 1002);
+        assert!(!broker.close(id, 4000, "again"));
+    }
+    support::assert_nothing_left(&broker);
 }
 
 #[test]

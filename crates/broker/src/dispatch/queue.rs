@@ -162,8 +162,9 @@ impl WorkerQueue {
         (taken, drained)
     }
 
-    pub(super) fn begin_close(&self, socket: SocketId) {
-        self.state.lock().given_closes.remove(&socket);
+    /// `false` when the worker was given no such close event.
+    pub(super) fn begin_close(&self, socket: SocketId) -> bool {
+        self.state.lock().given_closes.remove(&socket).is_some()
     }
 
     /// `None` when it has ended before; otherwise what it took with it.

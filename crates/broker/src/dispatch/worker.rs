@@ -40,8 +40,9 @@ pub struct Interest {
     pub http: bool,
     /// It decides on upgrades. While no worker does, they are accepted.
     pub upgrade: bool,
-    /// It calls [`Worker::begin_close`] before it handles a close event, and until then the event goes to another worker
-    /// should this one end. Otherwise a close event counts as handled with its batch.
+    /// It calls [`Worker::begin_close`] before it handles a close event. Until then the event goes to another worker should
+    /// this one end, and a socket that failed stays open for the answers to its messages. Otherwise a close event
+    /// counts as handled with its batch, and a socket that fails closes at once.
     pub confirms_closes: bool,
 }
 
@@ -85,9 +86,16 @@ impl Worker {
         batch
     }
 
-    /// The close handler of this socket starts now: nobody else will be given its close event.
+    /// The close handler of this socket starts now: nobody else will be given its close event. A socket whose peer broke
+    /// the protocol was open until now, for what this worker sent in answer to earlier messages.
     pub fn begin_close(&self, socket: SocketId) {
-        self.queue.begin_close(socket);
+        if self.queue.begin_close(socket)
+            && let Some(entry) = self.core.registry.find(socket)
+            && self.core.leave(&entry)
+        {
+            let home = Arc::clone(&entry.home);
+            home.send(Command::CloseBegun(entry));
+        }
     }
 
     /// The worker is gone. Its sockets and the events it had not been given go to the others, HTTP requests it holds

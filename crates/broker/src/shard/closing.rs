@@ -30,8 +30,10 @@ impl Shard {
         reason: &str,
         by: CloseBy,
     ) {
-        if find(&mut self.sockets, entry).is_none_or(|socket| socket.phase != Phase::Open) {
-            return; // it ended meanwhile, and its close event has gone
+        match find(&mut self.sockets, entry).map(|socket| socket.phase) {
+            Some(Phase::Open) => {}
+            Some(Phase::Failing { .. }) => return self.fail(entry.key),
+            _ => return, // it ended meanwhile, and its close event has gone
         }
         let report = (by == CloseBy::Broker).then_some(SLOW_CONSUMER);
         self.begin_closing(entry.key, code, reason, report);
@@ -56,9 +58,34 @@ impl Shard {
         self.handle.counters.violations.add(1);
         let (code, text) = (violation.close_code(), violation.text());
         if socket.phase == Phase::Open {
-            self.queue_close_frame(key, code, text);
+            self.stage_close(key, code, text);
+            self.sockets[key as usize].phase = Phase::Failing {
+                since: self.now,
+                violation,
+            };
+            // A worker that does not say when it comes to a close event is not waited for.
+            if !self.sockets[key as usize].worker.interest.confirms_closes {
+                self.fail(key);
+            }
+        } else {
+            self.finish(key, code, text, true);
         }
-        self.finish(key, code, text, true);
+    }
+
+    /// The worker has come to the close event of a failing socket.
+    pub(super) fn close_begun(&mut self, entry: &Arc<SocketEntry>) {
+        if find(&mut self.sockets, entry).is_some() {
+            self.fail(entry.key);
+        }
+    }
+
+    /// Sends a failing socket its close frame. Whoever takes it out of the registries calls this.
+    pub(super) fn fail(&mut self, key: u32) {
+        let Phase::Failing { violation, .. } = self.sockets[key as usize].phase else {
+            return;
+        };
+        self.queue_close_frame(key, violation.close_code(), violation.text());
+        self.finish(key, violation.close_code(), violation.text(), true);
     }
 
     /// The peer's close frame: the answer to ours, or the first one (RFC 6455 section 5.5.1).
@@ -100,7 +127,7 @@ impl Shard {
     pub(super) fn cut(&mut self, key: u32, code: u16, reason: &str) {
         let report = match self.sockets[key as usize].phase {
             Phase::Closing { report, .. } => report,
-            Phase::Open | Phase::Finishing { .. } => None,
+            Phase::Open | Phase::Failing { .. } | Phase::Finishing { .. } => None,
         };
         match report {
             Some(report) => self.report_close(key, report.code, report.text),
@@ -111,8 +138,13 @@ impl Shard {
 
     /// Takes the socket out of the registries and stages its close event, unless both happened before.
     fn report_close(&mut self, key: u32, code: u16, reason: &str) {
-        let socket = &mut self.sockets[key as usize];
-        self.core.leave(&socket.entry);
+        self.core.leave(&self.sockets[key as usize].entry);
+        self.stage_close(key, code, reason);
+    }
+
+    /// Stages the close event, unless that happened before.
+    fn stage_close(&mut self, key: u32, code: u16, reason: &str) {
+        let socket = &self.sockets[key as usize];
         if !socket.is_live() {
             return;
         }
@@ -155,8 +187,12 @@ impl Shard {
     ) {
         for key in self.sockets_of(listener) {
             let entry = Arc::clone(&self.sockets[key as usize].entry);
-            if self.core.leave(&entry) {
-                self.begin_closing(key, code, reason, None);
+            if !self.core.leave(&entry) {
+                continue;
+            }
+            match self.sockets[key as usize].phase {
+                Phase::Failing { .. } => self.fail(key),
+                _ => self.begin_closing(key, code, reason, None),
             }
         }
     }

@@ -79,6 +79,8 @@ pub(crate) enum Command {
         reason: Box<str>,
         by: CloseBy,
     },
+    /// A worker has come to the close event of a failing socket, which has left the registries.
+    CloseBegun(Arc<SocketEntry>),
     /// Stop or go on reading a socket.
     Hold { entry: Arc<SocketEntry>, held: bool },
     /// A full worker has room again.

@@ -74,8 +74,11 @@ impl Shard {
     /// Whether this socket may be read now; if its worker is full it is parked until that has room.
     fn may_read(&mut self, key: u32) -> bool {
         let socket = &mut self.sockets[key as usize];
-        if socket.phase != Phase::Open {
-            return true; // only its end is of interest, and that needs no worker
+        match socket.phase {
+            Phase::Open => {}
+            Phase::Failing { .. } => return false,
+            // Only its end is of interest, and that needs no worker.
+            Phase::Closing { .. } | Phase::Finishing { .. } => return true,
         }
         if socket.held || socket.parked {
             return false;

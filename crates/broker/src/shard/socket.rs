@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::{Contexts, Decoder};
+use crate::codec::{Contexts, Decoder, Violation};
 use crate::dispatch::queue::WorkerQueue;
 use crate::listener::ConnectionGuard;
 use crate::outbox::Outbox;
@@ -43,6 +43,9 @@ pub(super) struct Socket {
 pub(super) enum Phase {
     /// Messages flow.
     Open,
+    /// The peer broke the protocol. The close event is staged, and nothing more is read; our close frame waits until the
+    /// worker has come to that event, so that what it sends in answer to earlier messages goes out before.
+    Failing { since: u32, violation: Violation },
     /// Our close frame is queued; the peer's is awaited.
     Closing {
         since: u32,
@@ -92,9 +95,15 @@ impl Socket {
         }
     }
 
+    /// What is sent to it goes out.
+    pub(super) fn takes_messages(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Failing { .. })
+    }
+
     /// The open event has gone and the close event has not.
     pub(super) fn is_live(&self) -> bool {
-        self.request.is_none() && !matches!(self.phase, Phase::Finishing { .. })
+        let reported = matches!(self.phase, Phase::Failing { .. } | Phase::Finishing { .. });
+        self.request.is_none() && !reported
     }
 }
 

@@ -111,6 +111,12 @@ impl Shard {
                     self.ping(key);
                 }
             }
+            // A busy worker may hold up the end of a socket for so long and no longer.
+            Phase::Failing { since: began, .. } => {
+                if since(self.now, began) >= options.close_timeout {
+                    self.fail(key);
+                }
+            }
             Phase::Closing { since: began, .. } | Phase::Finishing { since: began, .. } => {
                 if since(self.now, began) >= options.close_timeout {
                     self.give_up(key);

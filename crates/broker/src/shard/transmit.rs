@@ -18,7 +18,7 @@ use crate::registry::SocketEntry;
 impl Shard {
     /// Puts a frame in one outbox; room for it was taken by the caller.
     pub(super) fn deliver(&mut self, entry: &Arc<SocketEntry>, frame: Bytes) {
-        let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.phase == Phase::Open) else {
+        let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.takes_messages()) else {
             entry.release(frame.len());
             self.handle.counters.socket_closed.add(1);
             return;

@@ -161,6 +161,7 @@ impl Shard {
             } => {
                 self.close_from_call(&entry, code, &reason, by);
             }
+            Command::CloseBegun(entry) => self.close_begun(&entry),
             Command::Hold { entry, held } => self.hold(&entry, held),
             Command::WorkerDrained(worker) => self.unpark(worker),
             Command::WorkerLeft { worker, ended } => self.worker_left(&worker, ended),
