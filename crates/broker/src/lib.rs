@@ -50,6 +50,9 @@ pub mod codec;
 pub mod compression;
 pub mod dispatch;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod id;
 pub mod limits;

@@ -81,6 +81,12 @@ impl Core {
         Ok(self.shards())
     }
 
+    /// Shards without threads: their commands stay in their inboxes.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn use_shards(&self, shards: Vec<Arc<ShardHandle>>) {
+        assert!(self.shards.set(shards).is_ok(), "the shards are started");
+    }
+
     fn io_threads(&self, wanted: Option<usize>) -> Result<usize, StartError> {
         let allowed = 1..=RequestId::MAX_SHARDS;
         let invalid = |name| StartError::InvalidArgument {

@@ -63,6 +63,11 @@ impl Broker {
         listener::start(bound, options, shards, &self.core)
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Registers a worker: from now on it gets its share of sockets and requests.
     pub fn register_worker(&self, interest: Interest, waker: Arc<dyn WorkerWaker>) -> Worker {
         let queue = self.core.roster.add(interest, waker);

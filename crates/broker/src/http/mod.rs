@@ -6,4 +6,4 @@
 pub(crate) mod connection;
 mod exchange;
 pub(crate) mod response;
-mod upgrade;
+pub(crate) mod upgrade;

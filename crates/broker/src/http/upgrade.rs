@@ -13,13 +13,13 @@ use crate::compression::Compression;
 
 /// Whether a request asks for a WebSocket at all. Another protocol in `Upgrade`, or an `Upgrade` that `Connection`
 /// does not name, makes it an ordinary request (RFC 9110 section 7.8).
-pub(super) fn is_asked(request: &request::Parts) -> bool {
+pub(crate) fn is_asked(request: &request::Parts) -> bool {
     has_token(&request.headers, &UPGRADE, "websocket")
         && has_token(&request.headers, &CONNECTION, "upgrade")
 }
 
 /// The key of a request that keeps to the handshake, or the answer to one that does not.
-pub(super) fn check(request: &request::Parts) -> Result<String, Response> {
+pub(crate) fn check(request: &request::Parts) -> Result<String, Response> {
     let bad = |text| Err(Response::plain(StatusCode::BAD_REQUEST, text));
     if request.method != Method::GET {
         let refusal = "a WebSocket upgrade is a GET request\n";
@@ -31,8 +31,9 @@ pub(super) fn check(request: &request::Parts) -> Result<String, Response> {
     let has_body = request.headers.contains_key(TRANSFER_ENCODING)
         || request
             .headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|length| length != "0");
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .any(|length| length != "0");
     if has_body {
         return bad("a WebSocket upgrade has no body\n");
     }
@@ -69,7 +70,7 @@ pub(super) fn negotiate(
 
 /// The headers of the 101. A subprotocol the client did not offer would make it fail the connection, so it is
 /// left out (RFC 6455 section 4.2.2).
-pub(super) fn accept_headers(
+pub(crate) fn accept_headers(
     key: &str,
     acceptance: &Acceptance,
     extensions: Option<&str>,

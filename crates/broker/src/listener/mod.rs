@@ -105,16 +105,7 @@ pub(crate) fn start(
         source,
     })?;
     let number = core.listener_started(options.shortest_deadline());
-    let shared = Arc::new(ListenerShared {
-        options,
-        core: Arc::downgrade(core),
-        phase: watch::Sender::new(StopPhase::Serving),
-        alive: AtomicUsize::new(0),
-        closed: AtomicU64::new(0),
-        forced: AtomicU64::new(0),
-        forced_sockets: AtomicU64::new(0),
-        stop: Mutex::default(),
-    });
+    let shared = ListenerShared::new(options, core);
     let guard = ConnectionGuard::new(&shared);
     shards[number % shards.len()].send(Command::Listen { bound, guard });
     Ok(Listener {
@@ -177,6 +168,19 @@ impl Listener {
 }
 
 impl ListenerShared {
+    pub(crate) fn new(options: ListenOptions, core: &Arc<Core>) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            core: Arc::downgrade(core),
+            phase: watch::Sender::new(StopPhase::Serving),
+            alive: AtomicUsize::new(0),
+            closed: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
+            forced_sockets: AtomicU64::new(0),
+            stop: Mutex::default(),
+        })
+    }
+
     pub(crate) fn phase(&self) -> watch::Receiver<StopPhase> {
         self.phase.subscribe()
     }

@@ -47,7 +47,7 @@ pub(crate) struct ShardHandle {
 }
 
 impl ShardHandle {
-    fn new(index: u16) -> Arc<Self> {
+    pub(crate) fn new(index: u16) -> Arc<Self> {
         Arc::new(Self {
             index,
             counters: ShardCounters::default(),
@@ -66,6 +66,12 @@ impl ShardHandle {
         let waiting = inbox.len();
         drop(inbox);
         cork::wake(self, waiting);
+    }
+
+    /// What waits for a shard that has no thread.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.inbox.lock())
     }
 
     /// Called by the reactor, on the shard's own thread.

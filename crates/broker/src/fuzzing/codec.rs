@@ -1,0 +1,116 @@
+//! The decoder: however a client's bytes are cut into reads, the same comes out.
+
+use std::ops::ControlFlow;
+
+use super::Choices;
+use crate::codec::{Decoder, Item, MAX_CONTROL_PAYLOAD, Violation, is_valid_from_peer};
+
+const LIMITS: [usize; 8] = [0, 1, 10, 125, 126, 300, 65_536, 1 << 20];
+
+/// Beside the message under way a decoder holds its own state, a cut header and a control frame's payload.
+const HELD_BESIDE: usize = 512;
+
+/// An item that outlives the read buffer.
+#[derive(Debug, PartialEq, Eq)]
+enum Got {
+    Text(Vec<u8>, bool),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, String),
+}
+
+/// The first byte chooses the limit for messages, the next two how long the reads are; the rest is what the client sends.
+pub fn codec_splits(data: &[u8]) {
+    let mut choices = Choices(data);
+    let limit = LIMITS[usize::from(choices.byte()) % LIMITS.len()];
+    let (first, second) = (choices.byte(), choices.byte());
+    let stream = choices.0;
+
+    let whole = decode([stream], limit);
+    let cut = stream.len().min(usize::from(first));
+    let splits: [(&str, Vec<&[u8]>); 4] = [
+        ("byte by byte", stream.chunks(1).collect()),
+        ("in two", vec![&stream[..cut], &stream[cut..]]),
+        (
+            "in chunks",
+            stream.chunks(usize::from(second) + 1).collect(),
+        ),
+        ("in uneven reads", uneven(stream, first, second)),
+    ];
+    for (how, reads) in splits {
+        let split = decode(reads, limit);
+        assert!(split == whole, "{how}: {split:?}\nwhole: {whole:?}");
+    }
+}
+
+/// Reads of two lengths in turn, with an empty one now and then.
+fn uneven(mut stream: &[u8], first: u8, second: u8) -> Vec<&[u8]> {
+    let lengths = [usize::from(first), usize::from(second) % 17 + 1, 0];
+    let mut reads = Vec::new();
+    for length in lengths.into_iter().cycle() {
+        let (read, rest) = stream.split_at(length.min(stream.len()));
+        reads.push(read);
+        stream = rest;
+        if stream.is_empty() {
+            return reads;
+        }
+    }
+    reads
+}
+
+fn decode<'a>(
+    reads: impl IntoIterator<Item = &'a [u8]>,
+    limit: usize,
+) -> (Vec<Got>, Option<Violation>) {
+    let mut decoder = Decoder::new();
+    let mut items = Vec::new();
+    let mut failed = None;
+    for read in reads {
+        let before = items.len();
+        let result = decoder.decode(&mut read.to_vec(), limit, |item| {
+            items.push(keep(item, limit));
+            ControlFlow::Continue(())
+        });
+        assert!(decoder.held_bytes() <= limit + HELD_BESIDE);
+        if failed.is_some() {
+            assert_eq!(result.err(), failed, "a violation is final");
+            assert_eq!(items.len(), before, "nothing comes after a violation");
+        }
+        failed = result.err();
+    }
+    let closes = items.iter().position(|item| matches!(item, Got::Close(..)));
+    assert!(
+        closes.is_none_or(|at| at + 1 == items.len()),
+        "a close is last"
+    );
+    (items, failed)
+}
+
+/// The item, which keeps what the decoder promises of any.
+fn keep(item: Item<'_>, limit: usize) -> Got {
+    match item {
+        Item::Text { bytes, ascii } => {
+            assert!(bytes.len() <= limit);
+            assert!(std::str::from_utf8(bytes).is_ok());
+            assert_eq!(bytes.is_ascii(), ascii);
+            Got::Text(bytes.to_vec(), ascii)
+        }
+        Item::Binary(bytes) => {
+            assert!(bytes.len() <= limit);
+            Got::Binary(bytes.to_vec())
+        }
+        Item::Ping(bytes) | Item::Pong(bytes) => {
+            assert!(bytes.len() <= MAX_CONTROL_PAYLOAD);
+            match item {
+                Item::Ping(_) => Got::Ping(bytes.to_vec()),
+                _ => Got::Pong(bytes.to_vec()),
+            }
+        }
+        Item::Close { code, reason } => {
+            assert!(code.is_none_or(is_valid_from_peer));
+            assert!(code.is_some() || reason.is_empty());
+            Got::Close(code, reason.to_owned())
+        }
+    }
+}
