@@ -50,11 +50,22 @@ export class AutobahnSuite {
   }
 
   /**
-   * The suite with the first Python 2.7 of this machine.
+   * The suite with the first Python 2.7 of this machine, installed once.
    *
    * @throws CannotRun
    */
-  static find() {
+  static install() {
+    const suite = AutobahnSuite.#find();
+    try {
+      suite.#install();
+    } catch (error) {
+      if (!(error instanceof StepFailed)) throw error;
+      throw new CannotRun(`the Autobahn TestSuite ${SUITE_VERSION} could not be installed: ${error.message}`);
+    }
+    return suite;
+  }
+
+  static #find() {
     const candidates = pythonCandidates();
     for (const python of candidates) {
       const version = versionOf(python);
@@ -66,8 +77,7 @@ export class AutobahnSuite {
     );
   }
 
-  /** Installs the suite, once. */
-  install() {
+  #install() {
     const stamp = path.join(this.#site, '.stamp');
     if (existsSync(stamp) && readFileSync(stamp, 'utf8') === SUITE_VERSION) return;
     say(`installing the Autobahn TestSuite ${SUITE_VERSION} for Python ${this.pythonVersion}`);
@@ -126,13 +136,12 @@ export class AutobahnSuite {
   }
 
   /**
-   * Runs the cases that match these patterns against a server.
+   * Runs cases against a server.
    *
-   * @returns {Promise<Record<string, { behavior: string, behaviorClose: string }>>} by case, in the suite's order
+   * @returns {Promise<Record<string, { behavior: string, behaviorClose: string }>>} by case, in the order of `ids`
    */
-  async run(url, patterns) {
+  async run(url, ids) {
     rmSync(REPORTS, { recursive: true, force: true });
-    const ids = this.#resolve(patterns);
     // One client has one case under way, and for most of the time either it or the server is at work.
     const clients = Math.min(os.availableParallelism(), MAX_CLIENTS, ids.length);
     const parts = await Promise.all(
@@ -146,8 +155,8 @@ export class AutobahnSuite {
     return Object.fromEntries(ids.filter((id) => cases[id]).map((id) => [id, result(cases[id])]));
   }
 
-  /** The ids that the patterns stand for, in the suite's order. */
-  #resolve(patterns) {
+  /** The ids of the cases that the patterns stand for, in the suite's order. */
+  resolve(patterns) {
     const { status, stdout, stderr } = spawnSync(this.#python, ['-c', RESOLVE, JSON.stringify({ cases: patterns })], {
       env: this.#environment(),
       encoding: 'utf8',

@@ -5,6 +5,8 @@
 //
 //   --write           writes the results to that file instead of comparing
 //   --cases 1.*,9.1.2 runs these only
+//   --quick           leaves out the cases of compression with large messages, which take most of the time
+//   --dedicated       with the option compression: { memory: 'dedicated' }, otherwise with compression: true
 //   --if-possible     where the suite cannot run, says why and succeeds
 //
 // The suite needs Python 2.7, see autobahn-suite.mjs. Its reports, a page for each case, are in target/autobahn/reports.
@@ -19,56 +21,58 @@ import { autobahnTable, differences, formatResults, RESULTS_FILE, readResults } 
 import { AutobahnSuite, CannotRun } from './autobahn-suite.mjs';
 import { ensureAll, main, ROOT, StepFailed, say } from './setup.mjs';
 
+/**
+ * What `--quick` leaves out. Sections 12 and 13 send 1000 messages in each case; the first four of each kind are those up
+ * to 1 KiB, the eleventh has fragments.
+ */
+const SLOW = /^1[23]\.\d+\.(?!([1-4]|11)$)/;
+
 const SERVER = path.join(ROOT, 'scripts/autobahn-server.mjs');
 
 await main(async (args) => {
-  const { patterns, isWriting, ifPossible } = parse(args);
-  const suite = findSuite(ifPossible);
+  const options = parse(args);
+  const suite = findSuite(options);
   if (suite === undefined) return;
   await ensureAll();
-  suite.install();
+  const asked = suite.resolve(options.patterns).filter((id) => !(options.isQuick && SLOW.test(id)));
+  if (asked.length === 0) throw new StepFailed(`no case matches ${options.patterns.join(' ')}`);
 
-  const server = await startServer();
-  let ran;
+  const server = await startServer(options);
+  let cases;
   try {
-    say(`Autobahn TestSuite ${suite.version}: ${patterns.join(' ')}`);
-    ran = await suite.run(server.url, patterns);
+    say(`Autobahn TestSuite ${suite.version}: ${asked.length} cases`);
+    cases = await suite.run(server.url, asked);
   } finally {
     await server.stop();
   }
-  const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
-  const results = {
-    suite: `Autobahn TestSuite ${suite.version}`,
-    python: suite.pythonVersion,
-    wsbroker: version,
-    node: process.versions.node,
-    system: `${os.type()} ${os.arch()}`,
-    date: new Date().toISOString().slice(0, 10),
-    cases: ran,
-  };
+  const results = { ...circumstances(suite), cases };
   console.log(`\n${autobahnTable(results)}\n`);
-  if (isWriting) {
+  if (options.isWriting) {
     writeFileSync(RESULTS_FILE, formatResults(results));
     say(`${path.relative(ROOT, RESULTS_FILE)} written`);
   }
-  judge(results, patterns);
+  judge(results, asked);
 });
 
 function parse(args) {
-  const options = { patterns: ['*'], isWriting: false, ifPossible: false };
+  const options = { patterns: ['*'], isQuick: false, isDedicated: false, isWriting: false, ifPossible: false };
   for (let at = 0; at < args.length; at += 1) {
     if (args[at] === '--write') options.isWriting = true;
+    else if (args[at] === '--quick') options.isQuick = true;
+    else if (args[at] === '--dedicated') options.isDedicated = true;
     else if (args[at] === '--if-possible') options.ifPossible = true;
     else if (args[at] === '--cases' && args[at + 1]) options.patterns = args[++at].split(',');
-    else throw new StepFailed(`unknown option ${args[at]}; known are --write, --cases <patterns> and --if-possible`);
+    else throw new StepFailed(`unknown option ${args[at]}; the file scripts/autobahn.mjs begins with those there are`);
   }
-  if (options.isWriting && options.patterns[0] !== '*') throw new StepFailed('--write is for all cases');
+  if (options.isWriting && (options.isQuick || options.patterns[0] !== '*')) {
+    throw new StepFailed('--write is for all cases');
+  }
   return options;
 }
 
-function findSuite(ifPossible) {
+function findSuite({ ifPossible }) {
   try {
-    return AutobahnSuite.find();
+    return AutobahnSuite.install();
   } catch (error) {
     if (!(error instanceof CannotRun)) throw error;
     if (!ifPossible) throw new StepFailed(error.message);
@@ -77,9 +81,25 @@ function findSuite(ifPossible) {
   }
 }
 
+/** What the results were got with. */
+function circumstances(suite) {
+  const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
+  return {
+    suite: `Autobahn TestSuite ${suite.version}`,
+    python: suite.pythonVersion,
+    wsbroker: version,
+    node: process.versions.node,
+    system: `${os.type()} ${os.arch()}`,
+    date: new Date().toISOString().slice(0, 10),
+  };
+}
+
 /** The echo server in a process of its own: `{ url, stop }`. It ends with its standard input. */
-async function startServer() {
-  const child = spawn(process.execPath, [SERVER], { cwd: ROOT, stdio: ['pipe', 'pipe', 'inherit'] });
+async function startServer({ isDedicated }) {
+  const child = spawn(process.execPath, [SERVER, isDedicated ? 'dedicated' : 'shared'], {
+    cwd: ROOT,
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const ended = once(child, 'close');
   const url = await Promise.race([
     once(createInterface(child.stdout), 'line').then(([line]) => line),
@@ -95,9 +115,9 @@ async function startServer() {
   return { url, stop };
 }
 
-function judge(results, patterns) {
+function judge(results, asked) {
   const known = existsSync(RESULTS_FILE) ? readResults().cases : {};
-  const findings = differences(known, results.cases, patterns);
+  const findings = differences(known, results.cases, asked);
   if (findings.length === 0) {
     say('every case is OK or informational, and as it was before');
     return;

@@ -6,12 +6,14 @@
 //   api          the reference, from the exports of src/index.cts
 //   options      the options of `start` with their defaults, from the JSDoc of StartOptions
 //   errors       the error codes, from ERROR_CODES
+//   autobahn     the results of the Autobahn TestSuite, from test/autobahn/results.json
 //   close-codes  the close codes, from the table in crates/broker/src/codec/close.rs
 //
 // `--readme <file>` works on another file.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { autobahnTable, readResults } from './autobahn-results.mjs';
 import { ensureDependencies, main, ROOT, StepFailed, say } from './setup.mjs';
 
 /** The part that every README must have. */
@@ -52,6 +54,7 @@ async function fillIn(readme) {
     api: () => api.markdown({ without: hasOptions ? ['StartOptions'] : [] }),
     options: () => api.propertyTable('StartOptions'),
     errors: () => api.constantTable('ERROR_CODES', ['Code', 'Meaning']),
+    autobahn: () => autobahnTable(readResults()),
     'close-codes': () => closeCodesTable(),
   };
   let filled = readme;
