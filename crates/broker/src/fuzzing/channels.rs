@@ -135,7 +135,7 @@ impl World {
             let id = self.broker.core().registry.next_id();
             let home = &self.shards[self.sockets.len() % self.shards.len()];
             let listener = Arc::clone(&self.listener);
-            let entry = SocketEntry::new(id, 0, Arc::clone(home), listener, None);
+            let entry = SocketEntry::new(id, 0, Arc::clone(home), listener, None, None);
             self.broker.core().registry.insert(entry);
             assert!(self.open.insert(id), "an id is used once");
             self.sockets.push(id);

@@ -3,7 +3,10 @@
 use std::ops::ControlFlow;
 
 use super::Choices;
-use crate::codec::{Decoder, Item, MAX_CONTROL_PAYLOAD, Violation, is_valid_from_peer};
+use crate::codec::{
+    Contexts, Decoder, Direction, Inflater, Inflation, Item, MAX_CONTROL_PAYLOAD,
+    PerMessageDeflate, Violation, is_valid_from_peer,
+};
 
 const LIMITS: [usize; 8] = [0, 1, 10, 125, 126, 300, 65_536, 1 << 20];
 
@@ -12,7 +15,7 @@ const HELD_BESIDE: usize = 512;
 
 /// An item that outlives the read buffer.
 #[derive(Debug, PartialEq, Eq)]
-enum Got {
+pub(super) enum Got {
     Text(Vec<u8>, bool),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -20,14 +23,51 @@ enum Got {
     Close(Option<u16>, String),
 }
 
-/// The first byte chooses the limit for messages, the next two how long the reads are; the rest is what the client sends.
+/// The first byte chooses the limit for messages and whether they may be compressed, the next two how long the reads are;
+/// the rest is what the client sends.
 pub fn codec_splits(data: &[u8]) {
     let mut choices = Choices(data);
-    let limit = LIMITS[usize::from(choices.byte()) % LIMITS.len()];
+    let rules = Rules::choose(&mut choices);
     let (first, second) = (choices.byte(), choices.byte());
-    let stream = choices.0;
+    check_splits(choices.0, rules, first, second);
+}
 
-    let whole = decode([stream], limit);
+/// What was agreed on with a client.
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) limit: usize,
+    pub(super) deflate: Option<PerMessageDeflate>,
+}
+
+impl Rules {
+    pub(super) fn choose(choices: &mut Choices<'_>) -> Self {
+        let byte = choices.byte();
+        let direction = |takeover| Direction::new(9 + (byte >> 4) % 7, takeover);
+        Self {
+            limit: LIMITS[usize::from(byte) % LIMITS.len()],
+            deflate: (byte & 8 != 0).then(|| PerMessageDeflate {
+                server: direction(byte & 0x80 == 0),
+                client: direction(byte & 0x80 == 0),
+            }),
+        }
+    }
+
+    /// The most that is kept of an unfinished message.
+    fn most_held(self) -> usize {
+        // Compressed it may be longer than what it inflates to, by less than this.
+        let compressed = self.deflate.map_or(0, |_| self.limit / 8 + 64);
+        self.limit + compressed + HELD_BESIDE
+    }
+}
+
+/// Reads `stream` at once and in several kinds of pieces, and gives what came out.
+pub(super) fn check_splits(
+    stream: &[u8],
+    rules: Rules,
+    first: u8,
+    second: u8,
+) -> (Vec<Got>, Option<Violation>) {
+    let whole = decode([stream], rules);
     let cut = stream.len().min(usize::from(first));
     let splits: [(&str, Vec<&[u8]>); 4] = [
         ("byte by byte", stream.chunks(1).collect()),
@@ -39,9 +79,10 @@ pub fn codec_splits(data: &[u8]) {
         ("in uneven reads", uneven(stream, first, second)),
     ];
     for (how, reads) in splits {
-        let split = decode(reads, limit);
+        let split = decode(reads, rules);
         assert!(split == whole, "{how}: {split:?}\nwhole: {whole:?}");
     }
+    whole
 }
 
 /// Reads of two lengths in turn, with an empty one now and then.
@@ -61,18 +102,28 @@ fn uneven(mut stream: &[u8], first: u8, second: u8) -> Vec<&[u8]> {
 
 fn decode<'a>(
     reads: impl IntoIterator<Item = &'a [u8]>,
-    limit: usize,
+    rules: Rules,
 ) -> (Vec<Got>, Option<Violation>) {
     let mut decoder = Decoder::new();
+    let mut inflater = rules.deflate.map(|_| Inflater::new());
+    let mut contexts = Contexts::default();
     let mut items = Vec::new();
     let mut failed = None;
     for read in reads {
         let before = items.len();
-        let result = decoder.decode(&mut read.to_vec(), limit, |item| {
-            items.push(keep(item, limit));
+        let inflation = rules.deflate.zip(inflater.as_mut());
+        let inflation = inflation.map(|(deflate, inflater)| Inflation {
+            inflater,
+            deflate,
+            contexts: &mut contexts,
+        });
+        let result = decoder.decode(&mut read.to_vec(), rules.limit, inflation, |item| {
+            items.push(keep(item, rules.limit));
             ControlFlow::Continue(())
         });
-        assert!(decoder.held_bytes() <= limit + HELD_BESIDE);
+        assert!(decoder.held_bytes() <= rules.most_held());
+        let window = rules.deflate.map_or(0, |deflate| deflate.client.window());
+        assert!(contexts.held_bytes() <= window + HELD_BESIDE);
         if failed.is_some() {
             assert_eq!(result.err(), failed, "a violation is final");
             assert_eq!(items.len(), before, "nothing comes after a violation");

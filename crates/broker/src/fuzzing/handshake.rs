@@ -123,7 +123,7 @@ fn naive_key(head: &request::Parts) -> Option<&str> {
 
 /// The 101 names what the RFC wants named, once each, whatever the application adds.
 fn check_answer(key: &str, acceptance: &Acceptance, head: &request::Parts) {
-    let Ok(headers) = accept_headers(key, acceptance, &head.headers) else {
+    let Ok(headers) = accept_headers(key, acceptance, None, &head.headers) else {
         return; // a name or value that is none
     };
     let all = |name: &str| {

@@ -6,16 +6,28 @@
 
 mod channels;
 mod codec;
+mod deflate;
+mod extensions;
 mod handshake;
 
 pub use channels::channels;
 pub use codec::codec_splits;
+pub use deflate::{deflate, inflate};
+pub use extensions::extensions;
 pub use handshake::handshake;
 
 /// Takes decisions from the fuzzer's bytes; when they have run out, every decision is 0.
 struct Choices<'a>(&'a [u8]);
 
-impl Choices<'_> {
+impl<'a> Choices<'a> {
+    /// As many bytes as the next one says, or what is left of them.
+    fn piece(&mut self) -> &'a [u8] {
+        let length = usize::from(self.byte());
+        let (piece, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        piece
+    }
+
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -72,5 +84,20 @@ mod tests {
     #[test]
     fn the_seeds_of_channels_hold() {
         run_seeds("channels", super::channels);
+    }
+
+    #[test]
+    fn the_seeds_of_deflate_hold() {
+        run_seeds("deflate", super::deflate);
+    }
+
+    #[test]
+    fn the_seeds_of_inflate_hold() {
+        run_seeds("inflate", super::inflate);
+    }
+
+    #[test]
+    fn the_seeds_of_extensions_hold() {
+        run_seeds("extensions", super::extensions);
     }
 }
