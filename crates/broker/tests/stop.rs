@@ -18,6 +18,7 @@ use wsbroker_engine::{
 fn within(timeout: Duration) -> StopOptions {
     StopOptions {
         timeout,
+        spread: Duration::ZERO,
         code: 4010,
         reason: "maintenance".to_owned(),
     }
