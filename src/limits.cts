@@ -24,7 +24,7 @@ export interface RateLimit {
  * What one client, and all of them together, may take of a server. Each limit is off unless it is given; `true` stands
  * for the default that is named with it, and `false` for off. Limits are exact over all threads, and count for one
  * server each, but for `connections`, which counts those of the whole process. What they refuse is counted in
- * {@link Stats.limited}.
+ * {@link Stats.limited}, but for the limits per socket, see {@link SocketLimits}.
  *
  * A client is an IPv4 address or an IPv6 network of 64 bits, for that is what one customer gets; see
  * {@link StartOptions.trustProxy} and {@link StartOptions.proxyProtocol} for clients behind a proxy. A peer on a Unix

@@ -18,22 +18,23 @@ export interface SocketRateLimit {
   /** How long an empty bucket takes to be full again, in ms: 1 to 2,147,483,647. What comes back comes evenly. */
   interval: number;
   /**
-   * What happens to a socket that is over its rate:
-   *
-   * - `'close'` closes it with 1008; the reason names the limit.
-   * - `'drop'` leaves the message out and counts it in `stats().dropped.overRate`; a ping is not answered. What is left
-   *   out takes nothing from the bucket, so that the application gets just the rate, however much is sent.
-   * - `'pause'` reads nothing more from the socket until the bucket has paid, so that TCP slows the client down and
-   *   nothing is lost. What was read together is delivered together, and waited for longer: by 1 KiB at the most, or by
-   *   what the bucket held. A paused socket can be sent to and closed, and is pinged; that its client has left is
-   *   noticed when it is read again, or when a ping cannot be sent.
+   * What happens to a socket that is over its rate. `'close'` closes it with 1008; the reason names the limit. `'drop'`
+   * leaves the message out and counts it in `stats().dropped.overRate`; a ping is not answered. What is left out takes
+   * nothing from the bucket, so that the application gets just the rate, however much is sent. `'pause'` reads nothing
+   * more from the socket until the bucket has paid, so that TCP slows the client down and nothing is lost: what was read
+   * together, 1 KiB or what was left in the bucket, is delivered together and waited for longer. A paused socket can be
+   * sent to and closed, and is pinged; that its client has left is noticed when it is read again, or when a ping cannot
+   * be sent.
    *
    * @defaultValue 'close'
    */
   onExceed?: 'close' | 'drop' | 'pause';
 }
 
-/** What each socket may do. */
+/**
+ * What each socket of a server may do. What is over a limit is counted in {@link Stats.dropped}: `overRate`,
+ * `overRateCloses`, `channelLimit`.
+ */
 export interface SocketLimits {
   /**
    * Messages from one socket. A ping counts as a message, for it is answered; a pong and the parts of a message do not,

@@ -168,8 +168,9 @@ export interface Server {
   readonly address: ServerAddress;
   /**
    * Stops this server: no new connection, an answer for each request that is being handled, a close frame for each
-   * socket (at once, or over `spread`), and after `timeout` the end of what is left. Then the port is free, and the close event of every socket is
-   * on its way to its worker. Other servers of the process go on. A second call gives the promise of the first.
+   * socket (at once, or over `spread`), and after `timeout` the end of what is left. Then the port is free, and the
+   * close event of every socket is on its way to its worker. Other servers of the process go on. A second call gives
+   * the promise of the first.
    *
    * @returns a promise of how many sockets closed in time, and how many had to be cut
    * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
@@ -293,9 +294,8 @@ export interface WorkerHandlers {
   handleSocketDrain?(socketId: SocketId, token?: Token): unknown;
   /**
    * A socket is closed; called exactly once for each one that was opened, after its last message. `code` is what the
-   * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame.
-   * Where the broker closed the socket it is the broker's: 1008 over a rate, 1011 for a handler that hung, 1013 for a
-   * slow consumer.
+   * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame. Where the broker closed
+   * the socket it is the broker's: 1008 over a rate, 1011 for a handler that hung, 1013 for a slow consumer.
    */
   handleSocketClose?(socketId: SocketId, token: Token, code: number, reason: string): unknown;
   /** A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr with its stack. */

@@ -38,6 +38,7 @@ impl Shard {
         report: Option<Report>,
     ) {
         self.queue_close_frame(key, code, reason);
+        self.forget_pause(key);
         let since = self.now;
         self.sockets[key as usize].phase = Phase::Closing { since, report };
         self.again.push(key); // it may have been held or parked
@@ -90,6 +91,7 @@ impl Shard {
     /// The socket is over: tells its worker, then writes out what waits.
     fn finish(&mut self, key: u32, code: u16, reason: &str, linger: bool) {
         self.report_close(key, code, reason);
+        self.forget_pause(key);
         self.sockets[key as usize].phase = Phase::Finishing {
             since: self.now,
             linger,
@@ -145,11 +147,9 @@ impl Shard {
     }
 
     fn free(&mut self, key: u32) {
+        self.forget_pause(key);
         let socket = self.sockets.remove(key as usize);
         self.early.remove(&key);
-        if let Some(until) = socket.meter.and_then(|meter| meter.paused_until) {
-            self.paused.remove(until, key);
-        }
         self.departed.extend(socket.guard);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::socket::Phase;
 use super::turn::Shard;
 use crate::limits::socket::Exceeded;
 
@@ -48,7 +49,11 @@ impl Shard {
     /// Stops reading a socket if it owes something for what has just been read.
     pub(super) fn pause_if_in_debt(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
-        let Some(meter) = &mut socket.meter else {
+        let Some(meter) = socket
+            .meter
+            .as_mut()
+            .filter(|_| socket.phase == Phase::Open)
+        else {
             return;
         };
         let limits = &socket.entry.listener.options.socket_limits;
@@ -57,6 +62,15 @@ impl Shard {
             let until = self.clock + u64::from(wait);
             meter.paused_until = Some(until);
             self.paused.insert(until, key);
+        }
+    }
+
+    /// The socket begins to close, or is gone: nobody waits for its time any more.
+    pub(super) fn forget_pause(&mut self, key: u32) {
+        if let Some(meter) = &mut self.sockets[key as usize].meter
+            && let Some(until) = meter.paused_until.take()
+        {
+            self.paused.remove(until, key);
         }
     }
 

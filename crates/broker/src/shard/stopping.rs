@@ -14,7 +14,7 @@ pub(super) struct Farewell {
     listener: Arc<ListenerShared>,
     code: u16,
     reason: Arc<str>,
-    /// When it is whose turn, in the shard's clock, the earliest first. Some will have ended before.
+    /// When it is whose turn, in the shard's clock, the earliest first.
     turns: VecDeque<(u64, Arc<SocketEntry>)>,
 }
 
@@ -71,14 +71,16 @@ impl Shard {
         }
         let mut farewells = std::mem::take(&mut self.farewells);
         for farewell in &mut farewells {
-            let turns = &mut farewell.turns;
-            while turns.front().is_some_and(|(at, _)| *at <= self.clock)
-                && let Some((_, entry)) = turns.pop_front()
-            {
-                // Whoever is closed already has had its goodbye.
-                if find(&mut self.sockets, &entry).is_some() && self.core.leave(&entry) {
+            while let Some((at, entry)) = farewell.turns.front() {
+                // Whoever is gone already has had its goodbye, and is nothing to wait for.
+                let is_here = find(&mut self.sockets, entry).is_some();
+                if is_here && *at > self.clock {
+                    break;
+                }
+                if is_here && self.core.leave(entry) {
                     self.begin_closing(entry.key, farewell.code, &farewell.reason, None);
                 }
+                farewell.turns.pop_front();
             }
         }
         farewells.retain(|farewell| !farewell.turns.is_empty());
