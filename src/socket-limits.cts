@@ -46,8 +46,8 @@ export interface SocketLimits {
   messagesPerSocket?: boolean | SocketRateLimit;
   /**
    * Bytes from one socket as they arrive, frame headers and control frames included. A message that was compressed
-   * counts with its size when unpacked. With `'close'` and `'drop'` a message that is larger than the capacity never
-   * passes.
+   * counts with its size when unpacked. A message that is larger than the capacity never passes with `'drop'`, and with
+   * `'close'` only if it comes slowly.
    *
    * `true` is `{ capacity: 10_485_760, interval: 10_000, onExceed: 'close' }`: ten of the largest messages that the
    * default `maxMessageSize` lets through at once, and then 1 MiB a second.
