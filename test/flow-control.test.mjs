@@ -83,10 +83,13 @@ const FRAMES = 4096;
 const FRAME = 65_536;
 
 /**
- * What a process may hold for a worker that does not come, beside what it holds at rest: 16 MiB of events, what
- * each I/O thread has read beyond it, and what a worker that drains them leaves to the garbage collector.
+ * What the process may hold more than at rest, as the README states it: 16 MiB of events, and what each I/O thread had
+ * gathered beyond; the allocator has its share.
  */
-const STATED = 128 << 20;
+const STATED_ASLEEP = 32 << 20;
+
+/** The same while they are worked off: what was handled waits for the garbage collector. */
+const STATED = 160 << 20;
 
 /** A binary frame of a number, masked with zeros: its bytes are what they are. */
 function numbered(n) {
@@ -140,7 +143,8 @@ test('1 GB at a worker that sleeps: bounded memory, and nothing is lost', async 
   const standing = await look();
   assert.ok(progress.sent < FLOODING * FRAMES, 'the clients are stopped');
   assert.ok(standing.workers[0].queuedBytes <= 18 << 20, `${standing.workers[0].queuedBytes} bytes wait`);
-  assert.ok(peak - atRest <= 64 << 20, `asleep: ${(peak - atRest) >> 20} MiB`);
+  const asleep = peak - atRest;
+  assert.ok(asleep <= STATED_ASLEEP, `asleep: ${asleep >> 20} MiB`);
 
   child.send('wake');
   await within(flooded, 'everything is taken', 120_000);
@@ -150,7 +154,7 @@ test('1 GB at a worker that sleeps: bounded memory, and nothing is lost', async 
   for (const [reason, count] of Object.entries(dropped)) assert.equal(count, 0, reason);
   assert.equal(told.error.length, 0);
   assert.ok(peak - atRest <= STATED, `awake: ${(peak - atRest) >> 20} MiB`);
-  t.diagnostic(`${atRest >> 20} MiB at rest, at most ${(peak - atRest) >> 20} MiB more`);
+  t.diagnostic(`${atRest >> 20} MiB at rest, ${asleep >> 20} more asleep, ${(peak - atRest) >> 20} more in the end`);
   child.send('stop');
   await within(once(child, 'exit'), 'the end of the process');
 });
