@@ -179,6 +179,20 @@ test('bytes: to the byte, with the frame headers', async (t) => {
   assert.equal((await closes.next()).code, 1008);
 });
 
+test('bytes: what came compressed counts with its size when unpacked', async (t) => {
+  const handlers = journal();
+  const limits = { bytesPerSocket: { capacity: 100_000, interval: NEVER } };
+  const server = serve(t, handlers, { limits, compression: true });
+  const client = await connect(t, server, { perMessageDeflate: { threshold: 0 } });
+  assert.equal(client.extensions, 'permessage-deflate');
+  const before = stats().bytesIn;
+  for (let n = 0; n < 11; n += 1) client.send('z'.repeat(9_000));
+  assert.equal((await handlers.messages.take(11)).length, 11);
+  assert.ok(stats().bytesIn - before < 5_000, 'it came compressed');
+  client.send('z'.repeat(9_000));
+  assert.equal((await within(client.closed, 'the close')).code, 1008);
+});
+
 test('a ping flood is bounded like a flood of messages', async (t) => {
   const server = serve(t, journal(), { limits: { messagesPerSocket: { capacity: 5, interval: NEVER } } });
   const client = await connect(t, server);
