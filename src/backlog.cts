@@ -1,6 +1,6 @@
 /** What waits behind a handler of a socket that has returned a promise. */
 
-import type { SocketEvent } from './worker.cjs';
+import type { SocketEvent, SocketEventKind } from './worker.cjs';
 
 /** Beyond either of these nothing more is read from the socket. What its worker was given already still comes. */
 const MAX_EVENTS = 256;
@@ -15,8 +15,19 @@ export class Backlog {
   #next = 0;
   #bytes = 0;
 
+  /** How many ms each handler of the socket may take; 0: any time. */
+  readonly handlerTimeout: number;
+  /** What the handler that is busy was called for. */
+  busyWith: SocketEventKind;
   /** The socket is not read because of this backlog. */
   isPaused = false;
+  /** The handler did not end in its time: nobody waits for it any more. */
+  isGivenUp = false;
+
+  constructor(busyWith: SocketEventKind, handlerTimeout: number) {
+    this.busyWith = busyWith;
+    this.handlerTimeout = handlerTimeout;
+  }
 
   push(event: SocketEvent): void {
     this.#events.push(event);

@@ -4,12 +4,12 @@
  * All integers are little-endian words of 32 bits, and every record starts at a multiple of 4.
  *
  * ```text
- * word 0    kind | flags << 8
+ * word 0    kind | flags << 8 | the code of a close << 16
  * word 1    length of the whole record in bytes, padding included
  * word 2,3  id, low and high half: a socket's, or a request's for request, upgrade and abort
  * word 4    length of the token in bytes; 0xffff_ffff: no token
  * word 5    length of the payload in bytes
- * word 6    close: the code
+ * word 6    open, message, drain, close: how many milliseconds the handler may take; 0: any time
  * then      the token, padded to a multiple of 4; the payload; padding to a multiple of 4
  * ```
  */
@@ -85,6 +85,11 @@ export class Batch {
 
   /** The code of a close. */
   get code(): number {
+    return this.#word(0) >>> 16;
+  }
+
+  /** How many milliseconds the handler of a socket's event may take; 0: any time. */
+  get handlerTimeout(): number {
     return this.#word(6);
   }
 

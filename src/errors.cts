@@ -12,6 +12,9 @@ export const ERROR_CODES = {
   WSB_PERMISSION_DENIED: 'The process may not listen there: a port below 1024, or a folder it cannot write to.',
   WSB_NO_WORKER: '`start` was called before any thread registered as a worker; events would reach nobody.',
   WSB_ALREADY_REGISTERED: 'This thread is registered as a worker already; unregister it first.',
+  WSB_LIMIT_REACHED: 'A socket is in as many channels as `limits.channelsPerSocket` lets it.',
+  WSB_HANDLER_TIMEOUT:
+    'A handler returned a promise that did not settle within `handlerTimeout`; its socket is closed with 1011. `handleError` is told of it.',
   WSB_NOT_SUPPORTED: 'This platform or this version cannot do it.',
   WSB_IO_ERROR:
     'The operating system refused for a reason that has no code of its own; the message tells what it said.',
@@ -23,7 +26,7 @@ export const ERROR_CODES = {
 export type WsBrokerErrorCode = keyof typeof ERROR_CODES;
 
 /**
- * Every error that this package throws.
+ * Every error that this package throws, or tells `handleError` of its own.
  *
  * @example
  * ```js

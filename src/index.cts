@@ -16,6 +16,7 @@ import {
   checkToken,
 } from './arguments.cjs';
 import { corkForThisTask } from './cork.cjs';
+import { WsBrokerError } from './errors.cjs';
 import { native } from './native.cjs';
 import { startServer } from './server.cjs';
 import type { Stats } from './stats.cjs';
@@ -35,6 +36,7 @@ export type { CompressionOptions } from './compression.cjs';
 export { ERROR_CODES, WsBrokerError, type WsBrokerErrorCode } from './errors.cjs';
 export type { RequestHeaders } from './headers.cjs';
 export type { Limits, RateLimit } from './limits.cjs';
+export type { SocketLimits, SocketRateLimit } from './socket-limits.cjs';
 export type { DropStats, Stats, WorkerStats } from './stats.cjs';
 export type {
   ChannelName,
@@ -162,10 +164,16 @@ export function broadcast(data: Data): number {
  * @param socketId - the socket
  * @param channel - the channel
  * @returns true when added; false when it already was, or the socket is gone
- * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`; `WSB_LIMIT_REACHED` when the socket is in as many channels as
+ * `limits.channelsPerSocket` lets it
  */
 export function subscribe(socketId: SocketId, channel: ChannelName): boolean {
-  return native.subscribe(checkSocketId(socketId), checkChannelName(channel));
+  const most = native.subscribe(checkSocketId(socketId), checkChannelName(channel));
+  if (typeof most === 'boolean') return most;
+  throw new WsBrokerError(
+    'WSB_LIMIT_REACHED',
+    `subscribe: socket ${socketId} is in ${most} channels already, which is the limit of channelsPerSocket`,
+  );
 }
 
 /**
@@ -182,7 +190,8 @@ export function unsubscribe(socketId: SocketId, channel: ChannelName): boolean {
 
 /**
  * Subscribes everybody who is in one channel to another as well. It is a union at this moment: `from` is unchanged, and
- * who joins it later is not followed.
+ * who joins it later is not followed. A socket that is in as many channels as `limits.channelsPerSocket` lets it is left
+ * out, and counted in `stats().dropped.channelLimit`.
  *
  * @param from - the channel whose subscribers are taken
  * @param to - the channel they are added to

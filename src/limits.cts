@@ -1,6 +1,7 @@
 /** `options.limits`: what one client, and all of them together, may take. Parsed once; off is 0. */
 
 import { checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { type NativeSocketLimits, SOCKET_LIMITS, type SocketLimits } from './socket-limits.cjs';
 
 /** 2^31 - 1: the largest capacity, and the longest interval in ms, that the engine counts exactly. */
 const MAX_RATE = 2_147_483_647;
@@ -23,13 +24,13 @@ export interface RateLimit {
  * What one client, and all of them together, may take of a server. Each limit is off unless it is given; `true` stands
  * for the default that is named with it, and `false` for off. Limits are exact over all threads, and count for one
  * server each, but for `connections`, which counts those of the whole process. What they refuse is counted in
- * {@link Stats.limited}.
+ * {@link Stats.limited}, but for the limits per socket, see {@link SocketLimits}.
  *
  * A client is an IPv4 address or an IPv6 network of 64 bits, for that is what one customer gets; see
  * {@link StartOptions.trustProxy} and {@link StartOptions.proxyProtocol} for clients behind a proxy. A peer on a Unix
  * socket has no address, and without a proxy that names the client no limit per IP applies to it.
  */
-export interface Limits {
+export interface Limits extends SocketLimits {
   /**
    * Connections that one client may have open, sockets included. The first request of one more is answered 429, and
    * where several such wait for their answer, further ones are closed at once. Behind a trusted proxy sockets are
@@ -68,7 +69,7 @@ export interface NativeRate {
 }
 
 /** The limits as the addon takes them, every one of them present; 0 is no limit. */
-export interface NativeLimits {
+export interface NativeLimits extends NativeSocketLimits {
   connectionsPerIp: number;
   upgradesPerIp: NativeRate;
   requestsPerIp: NativeRate;
@@ -83,6 +84,7 @@ const LIMITS: { readonly [K in keyof Limits]-?: (value: unknown, name: string) =
   upgradesPerIp: rate(PER_MINUTE, 'upgrades'),
   requestsPerIp: rate(PER_MINUTE, 'requests'),
   connections: count(10_000, 'connections'),
+  ...SOCKET_LIMITS,
 };
 
 /**

@@ -29,6 +29,8 @@ export interface NativeStartOptions {
   closeTimeout: number;
   headerTimeout: number;
   bodyTimeout: number;
+  /** 0: as long as they like. */
+  handlerTimeout: number;
   limits: NativeLimits;
 }
 
@@ -82,6 +84,7 @@ export interface Native {
   stop(
     server: number,
     timeout: number,
+    spread: number,
     code: number,
     reason: string,
     onStopped: (closed: number, forced: number) => void,
@@ -92,10 +95,18 @@ export interface Native {
   sendToChannel(channel: NativeData, data: NativeData, except: number): number;
   broadcast(data: NativeData): number;
   close(socketId: number, code: number, reason: string): boolean;
+  /**
+   * A handler of this socket did not come to an end in its time: closes the socket with 1011 if it is still open, and
+   * counts the messages that had waited behind that handler.
+   */
+  handlerTimedOut(socketId: number, lostMessages: number): void;
+  /** Counts messages that came behind such a handler later. */
+  giveUpMessages(count: number): void;
   /** Reads nothing from this socket until `resume`. */
   pause(socketId: number): boolean;
   resume(socketId: number): boolean;
-  subscribe(socketId: number, channel: NativeData): boolean;
+  /** A number: the socket is in so many channels, and may be in no more. */
+  subscribe(socketId: number, channel: NativeData): boolean | number;
   unsubscribe(socketId: number, channel: NativeData): boolean;
   copySubscriptions(from: NativeData, to: NativeData): number;
   setToken(socketId: number, token: NativeData | undefined): boolean;

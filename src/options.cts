@@ -27,7 +27,7 @@ type NumericOption = Exclude<
   {
     [K in keyof StartOptions]-?: NonNullable<StartOptions[K]> extends number ? K : never;
   }[keyof StartOptions],
-  'ioThreads'
+  'ioThreads' | 'handlerTimeout'
 >;
 
 const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
@@ -47,12 +47,13 @@ const START_OPTIONS = [
   'slowConsumer',
   'compression',
   'heartbeat',
+  'handlerTimeout',
   'ioThreads',
   'limits',
   ...Object.keys(NUMERIC_OPTIONS),
 ];
 
-const DEFAULT_STOP = { timeout: 10_000, code: 1001, reason: '' };
+const DEFAULT_STOP = { timeout: 10_000, spread: 0, code: 1001, reason: '' };
 
 /**
  * @throws WsBrokerError `WSB_INVALID_ARGUMENT` that names the option
@@ -69,6 +70,7 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
     dropsForSlowConsumers: parseSlowConsumer(options.slowConsumer) === 'drop',
     compression: parseCompression(options.compression),
     ...parseHeartbeat(options.heartbeat),
+    handlerTimeout: parseHandlerTimeout(options.handlerTimeout),
     limits: parseLimits(options.limits),
     ...parseNumericOptions(options),
   };
@@ -81,9 +83,20 @@ export function parseStopOptions(value: unknown): Required<StopOptions> {
   if (value === undefined) return DEFAULT_STOP;
   const options = checkObject(value, 'options');
   checkNames(options, Object.keys(DEFAULT_STOP), 'options');
-  const { timeout = DEFAULT_STOP.timeout, code = DEFAULT_STOP.code, reason = DEFAULT_STOP.reason } = options;
+  const {
+    timeout = DEFAULT_STOP.timeout,
+    spread = DEFAULT_STOP.spread,
+    code = DEFAULT_STOP.code,
+    reason = DEFAULT_STOP.reason,
+  } = options;
+  const checkedTimeout = checkInteger(timeout, 'options.timeout', 0, MAX_TIME, 'ms');
+  const checkedSpread = checkInteger(spread, 'options.spread', 0, MAX_TIME, 'ms');
+  if (checkedSpread > checkedTimeout) {
+    invalid('options.spread', `at most the timeout of ${checkedTimeout} ms, after which all are cut`, spread);
+  }
   return {
-    timeout: checkInteger(timeout, 'options.timeout', 0, MAX_TIME, 'ms'),
+    timeout: checkedTimeout,
+    spread: checkedSpread,
     code: checkCloseCode(code, 'options.code'),
     reason: checkCloseReason(reason, 'options.reason'),
   };
@@ -108,6 +121,12 @@ function parseSlowConsumer(value: unknown): 'close' | 'drop' {
 function parseIoThreads(value: unknown): number {
   if (value === undefined) return 0;
   return checkInteger(value, 'options.ioThreads', 1, MAX_IO_THREADS, 'threads');
+}
+
+/** 0 is no timeout, and not an option's value: one who writes it may mean any of two things. */
+function parseHandlerTimeout(value: unknown): number {
+  if (value === undefined) return 0;
+  return checkInteger(value, 'options.handlerTimeout', 1, MAX_TIME, 'ms');
 }
 
 function parseHeartbeat(value: unknown): Pick<NativeStartOptions, 'heartbeatInterval' | 'heartbeatTimeout'> {

@@ -29,9 +29,9 @@ class RunningServer implements Server {
   }
 
   stop(options?: StopOptions): Promise<StopSummary> {
-    const { timeout, code, reason } = parseStopOptions(options);
+    const { timeout, spread, code, reason } = parseStopOptions(options);
     this.#stopped ??= new Promise((resolve) => {
-      native.stop(this.#server, timeout, code, reason, (closed, forced) => resolve({ closed, forced }));
+      native.stop(this.#server, timeout, spread, code, reason, (closed, forced) => resolve({ closed, forced }));
     });
     return this.#stopped;
   }

@@ -10,6 +10,8 @@ export interface Stats {
   subscriptions: number;
   /** Requests and upgrades that wait for an answer. */
   pendingRequests: number;
+  /** Sockets that are not read at the moment because they are over a rate (`onExceed: 'pause'`). */
+  pausedSockets: number;
   /** Servers that run. */
   listeners: number;
   /** I/O threads; 0 before the first server. */
@@ -44,6 +46,16 @@ export interface DropStats {
   socketClosed: number;
   /** Messages that a worker held when its thread ended: given to it, and their handler had not finished. */
   workerEnded: number;
+  /** Messages and pings left out because their socket was over a rate (`onExceed: 'drop'`). */
+  overRate: number;
+  /** Sockets closed because they were over a rate (`onExceed: 'close'`). */
+  overRateCloses: number;
+  /** Subscriptions refused because their socket was in as many channels as it may be (`channelsPerSocket`). */
+  channelLimit: number;
+  /** Handlers that did not come to an end within `handlerTimeout`. */
+  handlerTimeouts: number;
+  /** Messages that had waited behind such a handler, and that nobody handled. */
+  handlerTimeoutMessages: number;
   /** Answers to requests that nobody waited for any more. */
   lateResponses: number;
   /** Requests answered 503: their worker ended, or no worker could take them. */

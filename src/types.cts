@@ -105,6 +105,15 @@ export interface StartOptions {
    */
   bodyTimeout?: number;
   /**
+   * How long the promise of a handler may take to settle, in ms. After it the socket is closed with 1011, `handleError`
+   * is told with the code `WSB_HANDLER_TIMEOUT`, the messages that waited behind the promise are counted in
+   * `stats().dropped.handlerTimeoutMessages`, and the close event comes although the handler has not ended. Of
+   * `handleSocketClose` it is told alone. Off unless it is given: how long a handler may take the application alone knows.
+   * It counts for `handleSocketOpen`, `handleSocketMessage`, `handleSocketDrain` and `handleSocketClose`; for requests
+   * and upgrades there is `requestTimeout`. A handler that blocks its thread without a promise cannot be interrupted.
+   */
+  handlerTimeout?: number;
+  /**
    * How many I/O threads the broker runs, 1 to 256. They are shared by all servers of the process, so the first
    * `start` decides, and a later one that asks for another number is refused. Left out, the environment variable
    * `WSBROKER_IO_THREADS` decides, and without it the machine: half of its cores, at least one, for the other half is busy
@@ -126,6 +135,13 @@ export interface StopOptions {
    * @defaultValue 10_000
    */
   timeout?: number;
+  /**
+   * Over how many ms the sockets are closed, evenly, so that their clients do not all come back at once; at most
+   * `timeout`. Until its turn a socket goes on as before. Leave some of `timeout` for the last ones to answer.
+   *
+   * @defaultValue 0
+   */
+  spread?: number;
   /**
    * The close code that every socket of this server gets; 1001 says that the server goes away.
    *
@@ -152,8 +168,9 @@ export interface Server {
   readonly address: ServerAddress;
   /**
    * Stops this server: no new connection, an answer for each request that is being handled, a close frame for each
-   * socket, and after `timeout` the end of what is left. Then the port is free, and the close event of every socket is
-   * on its way to its worker. Other servers of the process go on. A second call gives the promise of the first.
+   * socket (at once, or over `spread`), and after `timeout` the end of what is left. Then the port is free, and the
+   * close event of every socket is on its way to its worker. Other servers of the process go on. A second call gives
+   * the promise of the first.
    *
    * @returns a promise of how many sockets closed in time, and how many had to be cut
    * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
@@ -236,7 +253,7 @@ export type Nothing = void | undefined | null;
 
 /** Where an error came from, for {@link WorkerHandlers.handleError}. */
 export interface ErrorContext {
-  /** The handler that threw or rejected, for example `'handleSocketMessage'`. */
+  /** The handler that threw, rejected or hung, for example `'handleSocketMessage'`. */
   handler: string;
   /** The socket it was called for. */
   socketId?: SocketId;
@@ -277,10 +294,11 @@ export interface WorkerHandlers {
   handleSocketDrain?(socketId: SocketId, token?: Token): unknown;
   /**
    * A socket is closed; called exactly once for each one that was opened, after its last message. `code` is what the
-   * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame.
+   * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame. Where the broker closed
+   * the socket it is the broker's: 1008 over a rate, 1011 for a handler that hung, 1013 for a slow consumer.
    */
   handleSocketClose?(socketId: SocketId, token: Token, code: number, reason: string): unknown;
-  /** A handler threw or rejected. Without this handler the error goes to stderr with its stack. */
+  /** A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr with its stack. */
   handleError?(error: unknown, context: ErrorContext): unknown;
 }
 

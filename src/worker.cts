@@ -8,6 +8,7 @@ import { checkObject, invalid } from './arguments.cjs';
 import { Backlog } from './backlog.cjs';
 import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './batch.cjs';
 import { corkedByBatches, corkForThisTask } from './cork.cjs';
+import { HandlerClock } from './deadlines.cjs';
 import { WsBrokerError } from './errors.cjs';
 import { native } from './native.cjs';
 import { PackedRequest } from './request.cjs';
@@ -30,7 +31,7 @@ const HANDLERS = [
 type HandlerName = (typeof HANDLERS)[number];
 
 /** What handlers are called for. */
-type SocketEventKind = typeof OPEN | typeof MESSAGE | typeof DRAIN | typeof CLOSE;
+export type SocketEventKind = typeof OPEN | typeof MESSAGE | typeof DRAIN | typeof CLOSE;
 
 const HANDLER_OF: Readonly<Record<SocketEventKind, HandlerName>> = {
   [OPEN]: 'handleSocketOpen',
@@ -59,6 +60,9 @@ export class WorkerThread {
   readonly #finishedEvents = new Uint32Array(new ArrayBuffer(2 * Uint32Array.BYTES_PER_ELEMENT));
   /** Sockets with a handler that has returned a promise, and what waits behind it. */
   readonly #busySockets = new Map<SocketId, Backlog>();
+  /** Sockets that are closed because a handler hung: what still comes of them but the close event is left out. */
+  readonly #givenUp = new Set<SocketId>();
+  readonly #clock = new HandlerClock((id) => this.#giveUp(id));
   /** Requests whose handler has returned a promise. */
   readonly #openRequests = new Map<number, PackedRequest>();
   /** The batch that is being handled. */
@@ -137,16 +141,16 @@ export class WorkerThread {
       const { kind, id } = batch;
       switch (kind) {
         case MESSAGE:
-          this.#arrive(id, kind, batch.token, batch.data, 0);
+          this.#arrive(batch, kind, batch.data, 0);
           break;
         case OPEN:
-          this.#arrive(id, kind, batch.token, new PackedRequest(batch.requestBlock), 0);
+          this.#arrive(batch, kind, new PackedRequest(batch.requestBlock), 0);
           break;
         case DRAIN:
-          this.#arrive(id, kind, batch.token, undefined, 0);
+          this.#arrive(batch, kind, undefined, 0);
           break;
         case CLOSE:
-          this.#arrive(id, kind, batch.token, batch.reason, batch.code);
+          this.#arrive(batch, kind, batch.reason, batch.code);
           break;
         case REQUEST:
           this.#answerRequest(id, new PackedRequest(batch.requestBlock));
@@ -163,12 +167,14 @@ export class WorkerThread {
   }
 
   /** An event of a socket: handled now, or behind the promise that the socket waits for. */
-  #arrive(id: SocketId, kind: SocketEventKind, token: Token, payload: SocketEvent['payload'], code: number): void {
+  #arrive(batch: Batch, kind: SocketEventKind, payload: SocketEvent['payload'], code: number): void {
+    const { id, token } = batch;
+    if (this.#givenUp.size > 0 && this.#isLeftOut(id, kind)) return;
     // The first test alone is what an application pays whose handlers are synchronous.
     const backlog = this.#busySockets.size === 0 ? undefined : this.#busySockets.get(id);
     if (backlog === undefined) {
       const promise = this.#call(id, kind, token, payload, code);
-      if (promise !== undefined) this.#wait(id, kind, promise, new Backlog());
+      if (promise !== undefined) this.#wait(id, promise, new Backlog(kind, batch.handlerTimeout));
       return;
     }
     // A copy of its own: a view would keep the whole batch in memory for as long as it waits.
@@ -225,14 +231,18 @@ export class WorkerThread {
   }
 
   /** Goes on with the socket's next event when the promise has settled. */
-  #wait(id: SocketId, kind: SocketEventKind, promise: Promise<unknown>, backlog: Backlog): void {
+  #wait(id: SocketId, promise: Promise<unknown>, backlog: Backlog): void {
+    const { busyWith, handlerTimeout } = backlog;
     this.#busySockets.set(id, backlog);
+    if (handlerTimeout > 0) this.#clock.start(id, handlerTimeout);
     const settled = () => {
-      this.#countFinished(kind);
+      if (backlog.isGivenUp) return;
+      if (handlerTimeout > 0) this.#clock.stop(id, handlerTimeout);
+      this.#countFinished(busyWith);
       this.#workOff(id, backlog);
     };
     promise.then(settled, (error: unknown) => {
-      this.#report(error, { handler: HANDLER_OF[kind], socketId: id });
+      this.#report(error, { handler: HANDLER_OF[busyWith], socketId: id });
       settled();
     });
   }
@@ -245,12 +255,57 @@ export class WorkerThread {
         native.resume(id);
       }
       if (promise !== undefined) {
-        this.#wait(id, event.kind, promise, backlog);
+        backlog.busyWith = event.kind;
+        this.#wait(id, promise, backlog);
         return;
       }
     }
     this.#busySockets.delete(id);
     this.#endWhenIdle();
+  }
+
+  /** The handler of a socket did not settle in its time: closes the socket, and goes on without that handler. */
+  #giveUp(id: SocketId): void {
+    const backlog = this.#busySockets.get(id);
+    if (backlog === undefined) return;
+    const { busyWith, handlerTimeout } = backlog;
+    backlog.isGivenUp = true;
+    this.#busySockets.delete(id);
+    this.#countFinished(busyWith);
+    const { lostMessages, close } = this.#leaveOut(backlog);
+    native.handlerTimedOut(id, lostMessages);
+    const handler = HANDLER_OF[busyWith];
+    const text = `${handler} did not settle within handlerTimeout, ${handlerTimeout} ms`;
+    this.#report(new WsBrokerError('WSB_HANDLER_TIMEOUT', text), { handler, socketId: id });
+    if (close !== undefined) {
+      const promise = this.#call(id, CLOSE, close.token, close.payload, close.code);
+      if (promise !== undefined) this.#wait(id, promise, new Backlog(CLOSE, handlerTimeout));
+    } else if (busyWith !== CLOSE) {
+      this.#givenUp.add(id);
+    }
+    this.#endWhenIdle();
+  }
+
+  /** Takes everything out of a backlog. The close event, which ends it if it is there, has to come all the same. */
+  #leaveOut(backlog: Backlog): { lostMessages: number; close: SocketEvent | undefined } {
+    let lostMessages = 0;
+    for (let event = backlog.shift(); event !== undefined; event = backlog.shift()) {
+      if (event.kind === CLOSE) return { lostMessages, close: event };
+      this.#countFinished(event.kind);
+      if (event.kind === MESSAGE) lostMessages += 1;
+    }
+    return { lostMessages, close: undefined };
+  }
+
+  #isLeftOut(id: SocketId, kind: SocketEventKind): boolean {
+    if (!this.#givenUp.has(id)) return false;
+    if (kind === CLOSE) {
+      this.#givenUp.delete(id);
+      return false;
+    }
+    this.#countFinished(kind);
+    if (kind === MESSAGE) native.giveUpMessages(1);
+    return true;
   }
 
   #answerRequest(id: number, request: PackedRequest): void {

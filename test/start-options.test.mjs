@@ -40,6 +40,7 @@ test('options of the wrong type or without sense are refused by name', (t) => {
     closeTimeout: [null, 0, -1],
     headerTimeout: [null, 0, -1],
     bodyTimeout: [null, 0, -1],
+    handlerTimeout: [null, 0, -1, 1.5, '1', false, 2 ** 31],
     ioThreads: [null, 0, -1, 1.5, 257, '2'],
   };
   for (const [name, values] of Object.entries(wrong)) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
 import { test } from 'node:test';
-import { connectionCount, stats } from 'wsbroker';
+import { channelCount, connectionCount, send, stats, subscribe } from 'wsbroker';
 import { connect, listen, request, serve, throwsCode } from './helpers/serving.mjs';
 import { deferred, eventually, Inbox, within } from './helpers/waiting.mjs';
 
@@ -49,7 +49,8 @@ test('a second stop gives the same promise', async (t) => {
 test('wrong options are refused, and the server goes on', async (t) => {
   const server = serve(t, { handleHttpRequest: () => ({ body: 'still here' }) });
   const wrong = [null, 7, { timeout: -1 }, { timeout: '1' }, { timeout: 2 ** 31 }, { code: 1005 }, { reason: 7 }];
-  for (const options of [...wrong, { reason: 'é'.repeat(62) }, { timeOut: 1 }]) {
+  const spreads = [{ spread: -1 }, { spread: '1' }, { spread: 10_001 }, { spread: 101, timeout: 100 }];
+  for (const options of [...wrong, ...spreads, { reason: 'é'.repeat(62) }, { timeOut: 1 }]) {
     throwsCode(() => server.stop(options), 'WSB_INVALID_ARGUMENT');
   }
   assert.equal((await request(server)).body, 'still here');
@@ -119,6 +120,52 @@ test('the other servers go on', async (t) => {
   assert.equal((await going.closed).code, 1001);
   assert.equal(client.readyState, client.OPEN);
   assert.equal((await request(server)).body, 'ok');
+});
+
+test('a spread closes the sockets one after the other, and until its turn each goes on', async (t) => {
+  const closes = new Inbox();
+  const server = serve(t, {
+    handleSocketMessage(data, socketId) {
+      subscribe(socketId, 'late');
+      send(socketId, data);
+    },
+    handleSocketClose: (_id, _token, code) => void closes.push(code),
+  });
+  const SOCKETS = 10;
+  const SPREAD = 1000;
+  const clients = [];
+  for (let n = 0; n < SOCKETS; n += 1) clients.push(await connect(t, server));
+  const began = performance.now();
+  const stopped = server.stop({ spread: SPREAD, code: 1012 });
+  await assert.rejects(connect(t, server), 'nobody else gets in');
+  const told = clients.map((client) => client.closed.then(({ code }) => ({ code, at: performance.now() - began })));
+  // As many as there are left talk, and are heard.
+  let heard = 0;
+  for (let left = clients; left.length > 0; ) {
+    for (const client of left) client.send('still here?');
+    const answers = left.map((client) => Promise.race([client.inbox.next(), client.closed]));
+    heard += (await Promise.all(answers)).filter((answer) => answer === 'still here?').length;
+    left = left.filter((client) => client.readyState === client.OPEN);
+  }
+  assert.ok(heard > SOCKETS, `${heard} answers`);
+  const goodbyes = (await Promise.all(told)).sort((a, b) => a.at - b.at);
+  goodbyes.forEach(({ code, at }, n) => {
+    assert.equal(code, 1012);
+    // Never early, but for the fractions of a millisecond that clocks leave out.
+    assert.ok(at + 2 >= (SPREAD * n) / SOCKETS - SPREAD / SOCKETS, `goodbye ${n} after ${at} ms`);
+  });
+  assert.ok(goodbyes.at(-1).at >= SPREAD / 2, 'not all at once');
+  assert.deepEqual(await within(stopped, 'the stop'), { closed: SOCKETS, forced: 0 });
+  assert.deepEqual(await closes.take(SOCKETS), Array(SOCKETS).fill(1012));
+  assert.deepEqual([connectionCount(), channelCount()], [0, 0]);
+});
+
+test('a spread does not keep a stop waiting for clients that have left', async (t) => {
+  const server = serve(t);
+  const clients = await Promise.all([1, 2, 3].map(() => connect(t, server)));
+  const stopped = server.stop({ spread: 60_000, timeout: 60_000 });
+  for (const client of clients) client.close();
+  assert.deepEqual(await within(stopped, 'the stop'), { closed: 3, forced: 0 });
 });
 
 test('sockets that came while it was stopping are not left behind', async (t) => {

@@ -22,6 +22,22 @@ const CHUNK: usize = 256;
 /// Up to this many members are searched one by one; beyond it an index tells a member's place.
 const INDEX_FROM: usize = 32;
 
+/// A socket is in as many channels as its listener lets it; the number of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelLimit(pub u32);
+
+impl std::fmt::Display for ChannelLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(most) = self;
+        write!(
+            f,
+            "the socket is in {most} channels already, which is its limit"
+        )
+    }
+}
+
+impl std::error::Error for ChannelLimit {}
+
 /// Members of one channel in one shard, as a publish sees them.
 pub(crate) type Snapshot = Arc<Vec<Arc<Vec<Arc<SocketEntry>>>>>;
 
@@ -224,13 +240,31 @@ impl Channels {
     }
 
     /// `true` when added; `false` when it already was, or the socket has closed.
-    pub(crate) fn subscribe(&self, entry: &Arc<SocketEntry>, name: &ChannelName) -> bool {
+    pub(crate) fn subscribe(
+        &self,
+        entry: &Arc<SocketEntry>,
+        name: &ChannelName,
+    ) -> Result<bool, ChannelLimit> {
+        let most = entry.listener.options.socket_limits.channels;
         entry
             .with_channels(|set| {
+                if let Some(most) = most
+                    && set.len() >= most as usize
+                {
+                    // Before a channel is created, for that would stay without a member.
+                    let is_member = self
+                        .find(name)
+                        .is_some_and(|channel| set.contains(&channel));
+                    return if is_member {
+                        Ok(false)
+                    } else {
+                        Err(ChannelLimit(most))
+                    };
+                }
                 loop {
                     let channel = self.find_or_create(name);
                     if set.contains(&channel) {
-                        return false;
+                        return Ok(false);
                     }
                     let mut members = channel.members.lock();
                     if members.retired {
@@ -240,10 +274,10 @@ impl Channels {
                     drop(members);
                     set.insert(channel);
                     self.subscriptions.fetch_add(1, Ordering::Relaxed);
-                    return true;
+                    return Ok(true);
                 }
             })
-            .unwrap_or(false)
+            .unwrap_or(Ok(false))
     }
 
     /// `true` when removed.
@@ -312,6 +346,13 @@ impl ChannelSet {
         match self {
             Self::Few(list) => list.iter().any(|other| Arc::ptr_eq(other, channel)),
             Self::Many(map) => map.contains_key(&address(channel)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(list) => list.len(),
+            Self::Many(map) => map.len(),
         }
     }
 

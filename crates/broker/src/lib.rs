@@ -68,6 +68,7 @@ mod transport;
 
 pub use address::{BindAddress, ListenAddress};
 pub use broker::{Broker, BrokerOptions};
+pub use channel::ChannelLimit;
 pub use compression::{Compression, CompressionMemory};
 pub use dispatch::batch::{Event, events};
 pub use dispatch::request_block::RequestBlock;
@@ -75,6 +76,8 @@ pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker}
 pub use error::StartError;
 pub use http::response::{Acceptance, Response, ResponseError, UpgradeDecision};
 pub use id::{RequestId, SocketId};
+pub use limits::bucket::Rate;
+pub use limits::socket::{OnExceed, SocketLimits, SocketRate};
 pub use listener::{Listener, StopOptions, StopSummary};
 pub use message::OutboundMessage;
 pub use name::{ChannelName, InvalidName};

@@ -6,9 +6,13 @@ use crate::address::BindAddress;
 use crate::codec::{MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use crate::compression::Compression;
 use crate::error::StartError;
+use crate::limits::socket::SocketLimits;
 
 /// The largest message or body that can be asked for, in bytes: the lengths in a batch are words of 32 bits.
 const LARGEST: usize = 1 << 30;
+
+/// An event carries the time of its handler in a word of 32 bits, and timers in JavaScript take 31 of them.
+const LONGEST_HANDLER: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// What happens to a socket whose peer reads too slowly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +68,11 @@ pub struct ListenOptions {
     pub header_timeout: Duration,
     /// How long a peer may take to send a request's body; after it the answer is 408.
     pub body_timeout: Duration,
+    /// What each socket may do; nothing is limited by default.
+    pub socket_limits: SocketLimits,
+    /// How long a handler of a socket's event may take, which each event tells its worker: the broker itself calls no
+    /// handlers. `None`: as long as it likes. Whole milliseconds.
+    pub handler_timeout: Option<Duration>,
     /// How many I/O threads the broker is to have, 1 to 256. The first listener decides for all; a later one that asks
     /// for another number is refused. `None` leaves it to [`BrokerOptions`](crate::BrokerOptions).
     pub io_threads: Option<usize>,
@@ -85,6 +94,8 @@ impl ListenOptions {
             close_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            socket_limits: SocketLimits::default(),
+            handler_timeout: None,
             io_threads: None,
         }
     }
@@ -120,6 +131,15 @@ impl ListenOptions {
         lasting("closeTimeout", self.close_timeout)?;
         lasting("headerTimeout", self.header_timeout)?;
         lasting("bodyTimeout", self.body_timeout)?;
+        if self.socket_limits.channels == Some(0) {
+            return invalid("limits.channelsPerSocket", "at least 1 channel");
+        }
+        if let Some(timeout) = self.handler_timeout {
+            lasting("handlerTimeout", timeout)?;
+            if timeout > LONGEST_HANDLER {
+                return invalid("handlerTimeout", "a time of at most 2^31 - 1 ms");
+            }
+        }
         if let Some(heartbeat) = self.heartbeat {
             lasting("heartbeat.interval", heartbeat.interval)?;
             if heartbeat.timeout <= heartbeat.interval {
@@ -130,6 +150,12 @@ impl ListenOptions {
             }
         }
         Ok(())
+    }
+
+    /// How long a handler may take in milliseconds, 0 for any time.
+    pub(crate) fn handler_milliseconds(&self) -> u32 {
+        self.handler_timeout
+            .map_or(0, |timeout| timeout.as_millis().max(1) as u32)
     }
 
     /// The shortest time that a sweep has to notice.
@@ -190,6 +216,18 @@ mod tests {
             (
                 refused(|o| o.close_timeout = Duration::ZERO),
                 "closeTimeout",
+            ),
+            (
+                refused(|o| o.socket_limits.channels = Some(0)),
+                "limits.channelsPerSocket",
+            ),
+            (
+                refused(|o| o.handler_timeout = Some(Duration::ZERO)),
+                "handlerTimeout",
+            ),
+            (
+                refused(|o| o.handler_timeout = Some(Duration::from_secs(1 << 31))),
+                "handlerTimeout",
             ),
             (
                 refused(|o| {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::channel::{Channel, ChannelSet};
 use crate::codec::PerMessageDeflate;
+use crate::dispatch::batch::Origin;
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::options::SlowConsumer;
@@ -113,6 +114,12 @@ impl SocketEntry {
             return None;
         }
         self.shared.lock().token.clone()
+    }
+
+    /// Whose event a record is.
+    pub(crate) fn origin<'a>(&self, token: Option<&'a Bytes>) -> Origin<'a> {
+        let handler_timeout = self.listener.options.handler_milliseconds();
+        Origin::socket(self.id, token, handler_timeout)
     }
 
     /// The token's length in bytes, 0 without one.

@@ -13,6 +13,8 @@ pub struct Stats {
     pub subscriptions: u64,
     /// HTTP requests and upgrades that wait for an answer.
     pub pending_requests: u64,
+    /// Sockets that are not read at the moment because they are over a rate (`onExceed: 'pause'`).
+    pub paused_sockets: u64,
     /// Listeners that are not stopped.
     pub listeners: u64,
     /// I/O threads.
@@ -49,6 +51,16 @@ pub struct Drops {
     pub worker_ended: u64,
     /// Open and drain events given to a worker that ended before it had finished them.
     pub worker_ended_events: u64,
+    /// Messages and pings left out because their socket was over a rate (`onExceed: 'drop'`).
+    pub over_rate: u64,
+    /// Sockets closed because they were over a rate (`onExceed: 'close'`).
+    pub over_rate_closes: u64,
+    /// Subscriptions refused because their socket was in as many channels as it may.
+    pub channel_limit: u64,
+    /// Handlers that did not come to an end within `handlerTimeout`.
+    pub handler_timeouts: u64,
+    /// Messages that had waited behind such a handler and were handled by nobody.
+    pub handler_timeout_messages: u64,
     /// Answers to requests that nobody waited for any more.
     pub late_responses: u64,
     /// Requests answered 503 because their worker ended, or no worker could take them.
@@ -114,6 +126,9 @@ pub(crate) struct ShardCounters {
     pub(crate) timed_out_requests: Counter,
     pub(crate) violations: Counter,
     pub(crate) heartbeat_timeouts: Counter,
+    pub(crate) paused_sockets: Counter,
+    pub(crate) over_rate: Counter,
+    pub(crate) over_rate_closes: Counter,
 }
 
 impl ShardCounters {
@@ -133,6 +148,9 @@ impl ShardCounters {
         stats.dropped.timed_out_requests += self.timed_out_requests.get();
         stats.dropped.violations += self.violations.get();
         stats.dropped.heartbeat_timeouts += self.heartbeat_timeouts.get();
+        stats.paused_sockets += self.paused_sockets.get();
+        stats.dropped.over_rate += self.over_rate.get();
+        stats.dropped.over_rate_closes += self.over_rate_closes.get();
     }
 }
 
@@ -143,4 +161,7 @@ pub(crate) struct CallCounters {
     pub(crate) messages_lost: AtomicU64,
     pub(crate) others_lost: AtomicU64,
     pub(crate) listeners: AtomicU64,
+    pub(crate) channel_limit: AtomicU64,
+    pub(crate) handler_timeouts: AtomicU64,
+    pub(crate) handler_timeout_messages: AtomicU64,
 }

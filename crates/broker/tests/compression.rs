@@ -244,7 +244,7 @@ fn a_channel_of_all_kinds_of_sockets_gets_every_message_in_its_form() {
             "permessage-deflate; server_no_context_takeover",
         ] {
             let (peer, id) = Peer::open_socket_at(&server, address, offer);
-            assert!(server.broker.subscribe(id, &news));
+            assert_eq!(server.broker.subscribe(id, &news), Ok(true));
             peers.push((peer, id));
         }
     }

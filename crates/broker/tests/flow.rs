@@ -143,12 +143,12 @@ fn one_stalled_reader_among_two_hundred_changes_nothing_for_the_others() {
     let server = Server::quiet(limited(300_000, SlowConsumer::Drop));
     let room = channel("room");
     let (_stalled, stalled_id) = server.open();
-    server.broker.subscribe(stalled_id, &room);
+    assert_eq!(server.broker.subscribe(stalled_id, &room), Ok(true));
     flood(&server.broker, stalled_id, 100);
     let mut others = Vec::new();
     for _ in 0..199 {
         let (client, id) = server.open();
-        assert!(server.broker.subscribe(id, &room));
+        assert_eq!(server.broker.subscribe(id, &room), Ok(true));
         others.push(client);
     }
     let dropped_before = server.broker.stats().dropped.slow_consumer;

@@ -10,6 +10,7 @@ use support::{
     BOTH, Client, DEADLINE, HTTP, ManualWorker, SOCKETS, Seen, Server, assert_nothing_left,
     at_once, broker, eventually, handshake, listen, options, response, stop,
 };
+use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::{
     Acceptance, Broker, ListenOptions, Listener, OutboundMessage, StopOptions, StopSummary,
     UpgradeDecision,
@@ -18,6 +19,7 @@ use wsbroker_engine::{
 fn within(timeout: Duration) -> StopOptions {
     StopOptions {
         timeout,
+        spread: Duration::ZERO,
         code: 4010,
         reason: "maintenance".to_owned(),
     }
@@ -205,6 +207,118 @@ fn the_sockets_of_another_listener_notice_nothing() {
     assert_eq!(server.broker.stats().listeners, 1);
     Client::open(address);
     stop(&other, at_once());
+    server.finish();
+}
+
+fn spread_over(spread: Duration, timeout: Duration) -> StopOptions {
+    StopOptions {
+        spread,
+        ..within(timeout)
+    }
+}
+
+#[test]
+fn a_stop_can_be_spread_and_until_its_turn_a_socket_goes_on() {
+    const SOCKETS: usize = 20;
+    const SPREAD: Duration = Duration::from_millis(1000);
+    let server = Server::start(options(), support::SOCKETS, |context, event| {
+        if let Seen::Message {
+            socket, payload, ..
+        } = event
+        {
+            let room = support::channel("late");
+            let _ = context.broker.subscribe(*socket, &room);
+            context
+                .broker
+                .send_to_channel(&room, &OutboundMessage::binary(payload), None);
+        }
+    });
+    let clients: Vec<_> = (0..SOCKETS).map(|_| server.open()).collect();
+    let began = Instant::now();
+    let summary = begin(&server.listener, spread_over(SPREAD, DEADLINE));
+    let threads: Vec<_> = clients
+        .into_iter()
+        .map(|(mut client, _)| {
+            std::thread::spawn(move || {
+                // Talks until its turn comes; how often it was heard, and when it was told goodbye.
+                let mut heard = 0;
+                loop {
+                    if client
+                        .try_send(support::masked(Opcode::Binary, b"?"))
+                        .is_err()
+                    {
+                        break;
+                    }
+                    let frame = client.frame();
+                    if frame.opcode == Opcode::Close as u8 {
+                        break;
+                    }
+                    heard += 1;
+                }
+                let told = began.elapsed();
+                let _ = client.try_send(support::masked(Opcode::Close, &4010_u16.to_be_bytes()));
+                (told, heard)
+            })
+        })
+        .collect();
+    eventually("nobody is accepted any more", || {
+        TcpStream::connect(server.address).is_err()
+    });
+    let mut told: Vec<_> = threads
+        .into_iter()
+        .map(|thread| thread.join().expect("no panic"))
+        .collect();
+    let summary = ended(&summary);
+    assert_eq!((summary.closed, summary.forced), (SOCKETS as u64, 0));
+    told.sort_unstable();
+    for (n, (told, _)) in told.iter().enumerate() {
+        // Never early, but for the fraction of a millisecond that the shard's clock leaves out. How late is the
+        // machine's business.
+        let turn = SPREAD * n as u32 / SOCKETS as u32;
+        let told = *told + Duration::from_millis(1);
+        assert!(told >= turn, "goodbye {n} after {told:?}");
+    }
+    let (_, heard) = told[SOCKETS - 1];
+    assert!(heard > 0, "the last one had time to talk");
+    server.finish();
+}
+
+#[test]
+fn who_leaves_before_its_turn_is_counted_once_and_a_spread_ends_with_its_last_socket() {
+    let server = Server::quiet(options());
+    let clients: Vec<_> = (0..10).map(|_| server.open()).collect();
+    let summary = begin(&server.listener, spread_over(DEADLINE, DEADLINE));
+    let began = Instant::now();
+    for (mut client, _) in clients {
+        client.send_close(1000, "");
+        let (code, _) = client.last_words();
+        assert!([1000, 4010].contains(&code));
+    }
+    let expected = StopSummary {
+        closed: 10,
+        forced: 0,
+    };
+    assert_eq!(ended(&summary), expected);
+    assert!(began.elapsed() < DEADLINE, "nobody is left to wait for");
+    server.finish();
+}
+
+#[test]
+fn the_deadline_of_a_spread_stop_cuts_those_whose_turn_has_not_come() {
+    let server = Server::quiet(options());
+    let clients: Vec<_> = (0..10).map(|_| server.open()).collect();
+    // A spread beyond the timeout: what applications may not ask for, and what a stalled machine makes of a spread.
+    let options = spread_over(DEADLINE, Duration::from_millis(200));
+    let summary = begin(&server.listener, options);
+    let expected = StopSummary {
+        closed: 0,
+        forced: 10,
+    };
+    assert_eq!(ended(&summary), expected);
+    for (mut client, id) in clients {
+        client.drained();
+        assert_eq!(server.journal.close_of(id).0, 1006);
+    }
     server.finish();
 }
 

@@ -317,7 +317,7 @@ fn without_any_worker_sockets_wait_and_the_next_one_gets_everything_in_order() {
     };
     let talks_id = said(&mut first, &mut talks);
     let leaves_id = said(&mut first, &mut leaves);
-    broker.subscribe(talks_id, &news);
+    broker.subscribe(talks_id, &news).expect("no limit");
     say(&mut talks, &first, &broker, 0..10);
     first.worker.end(None);
 

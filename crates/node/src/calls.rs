@@ -2,7 +2,7 @@
 //! converts the answer. Their types as JavaScript sees them are in `src/native.cts`.
 
 use neon::prelude::*;
-use wsbroker_engine::{Acceptance, ChannelName, SocketId, UpgradeDecision};
+use wsbroker_engine::{Acceptance, ChannelLimit, SocketId, UpgradeDecision};
 
 use crate::{broker, convert};
 
@@ -38,6 +38,22 @@ pub(crate) fn close(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     Ok(cx.boolean(was_open))
 }
 
+/// `(socketId, lostMessages)`
+pub(crate) fn handler_timed_out(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    let socket = convert::socket_id(&mut cx, 0)?;
+    let lost = convert::number(&mut cx, 1)? as u64;
+    if let Some(socket) = socket {
+        broker().handler_timed_out(socket, lost);
+    }
+    Ok(cx.undefined())
+}
+
+pub(crate) fn give_up_messages(mut cx: FunctionContext) -> JsResult<JsUndefined> {
+    let count = convert::number(&mut cx, 0)? as u64;
+    broker().messages_given_up(count);
+    Ok(cx.undefined())
+}
+
 pub(crate) fn pause(cx: FunctionContext) -> JsResult<JsBoolean> {
     of_socket(cx, |socket| broker().pause(socket))
 }
@@ -51,24 +67,27 @@ fn of_socket(mut cx: FunctionContext, call: impl FnOnce(SocketId) -> bool) -> Js
     Ok(cx.boolean(answer))
 }
 
-pub(crate) fn subscribe(cx: FunctionContext) -> JsResult<JsBoolean> {
-    of_socket_and_channel(cx, |socket, channel| broker().subscribe(socket, channel))
-}
-
-pub(crate) fn unsubscribe(cx: FunctionContext) -> JsResult<JsBoolean> {
-    of_socket_and_channel(cx, |socket, channel| broker().unsubscribe(socket, channel))
-}
-
-fn of_socket_and_channel(
-    mut cx: FunctionContext,
-    call: impl FnOnce(SocketId, &ChannelName) -> bool,
-) -> JsResult<JsBoolean> {
+/// A boolean, or the number of channels that the socket is in when it may be in no more.
+pub(crate) fn subscribe(mut cx: FunctionContext) -> JsResult<JsValue> {
     let socket = convert::socket_id(&mut cx, 0)?;
     let channel = convert::channel_name(&mut cx, 1)?;
-    let answer = socket
+    let subscribed = match socket.zip(channel) {
+        Some((socket, channel)) => broker().subscribe(socket, &channel),
+        None => Ok(false),
+    };
+    Ok(match subscribed {
+        Ok(added) => cx.boolean(added).upcast(),
+        Err(ChannelLimit(most)) => cx.number(most).upcast(),
+    })
+}
+
+pub(crate) fn unsubscribe(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let socket = convert::socket_id(&mut cx, 0)?;
+    let channel = convert::channel_name(&mut cx, 1)?;
+    let removed = socket
         .zip(channel)
-        .is_some_and(|(socket, channel)| call(socket, &channel));
-    Ok(cx.boolean(answer))
+        .is_some_and(|(socket, channel)| broker().unsubscribe(socket, &channel));
+    Ok(cx.boolean(removed))
 }
 
 pub(crate) fn copy_subscriptions(mut cx: FunctionContext) -> JsResult<JsNumber> {

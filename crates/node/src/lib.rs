@@ -63,6 +63,8 @@ fn main(mut cx: ModuleContext) -> NeonResult<()> {
     cx.export_function("sendToChannel", calls::send_to_channel)?;
     cx.export_function("broadcast", calls::broadcast)?;
     cx.export_function("close", calls::close)?;
+    cx.export_function("handlerTimedOut", calls::handler_timed_out)?;
+    cx.export_function("giveUpMessages", calls::give_up_messages)?;
     cx.export_function("pause", calls::pause)?;
     cx.export_function("resume", calls::resume)?;
     cx.export_function("subscribe", calls::subscribe)?;

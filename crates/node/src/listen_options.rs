@@ -2,7 +2,8 @@
 
 use neon::prelude::*;
 use wsbroker_engine::{
-    Compression, CompressionMemory, Heartbeat, ListenOptions, SlowConsumer, StartError,
+    Compression, CompressionMemory, Heartbeat, ListenOptions, OnExceed, Rate, SlowConsumer,
+    SocketLimits, SocketRate, StartError,
 };
 
 use crate::convert;
@@ -37,7 +38,13 @@ pub(crate) fn parse<'cx>(
             timeout: convert::milliseconds(number("heartbeatTimeout")?),
         }),
     };
+    parsed.handler_timeout = match number("handlerTimeout")? {
+        0.0 => None,
+        timeout => Some(convert::milliseconds(timeout)),
+    };
     parsed.compression = compression(cx, options)?;
+    let limits: Handle<'cx, JsObject> = options.prop(cx, "limits").get()?;
+    parsed.socket_limits = socket_limits(cx, limits)?;
     let drops: bool = options.prop(cx, "dropsForSlowConsumers").get()?;
     parsed.slow_consumer = if drops {
         SlowConsumer::Drop
@@ -68,4 +75,32 @@ fn compression<'cx>(
             _ => CompressionMemory::Shared,
         },
     }))
+}
+
+/// A capacity, and a number of channels, of 0 is no limit.
+fn socket_limits<'cx>(cx: &mut Cx<'cx>, limits: Handle<'cx, JsObject>) -> NeonResult<SocketLimits> {
+    let channels: f64 = limits.prop(cx, "channelsPerSocket").get()?;
+    Ok(SocketLimits {
+        messages: socket_rate(cx, limits, "messagesPerSocket")?,
+        bytes: socket_rate(cx, limits, "bytesPerSocket")?,
+        channels: (channels > 0.0).then_some(channels as u32),
+    })
+}
+
+fn socket_rate<'cx>(
+    cx: &mut Cx<'cx>,
+    limits: Handle<'cx, JsObject>,
+    name: &str,
+) -> NeonResult<Option<SocketRate>> {
+    let limit: Handle<'cx, JsObject> = limits.prop(cx, name).get()?;
+    let capacity: f64 = limit.prop(cx, "capacity").get()?;
+    let interval: f64 = limit.prop(cx, "interval").get()?;
+    let policy: f64 = limit.prop(cx, "onExceed").get()?;
+    let on_exceed = match policy as u8 {
+        1 => OnExceed::Drop,
+        2 => OnExceed::Pause,
+        _ => OnExceed::Close,
+    };
+    let rate = Rate::new(capacity as u32, convert::milliseconds(interval));
+    Ok(rate.map(|rate| SocketRate { rate, on_exceed }))
 }

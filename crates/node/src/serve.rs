@@ -62,16 +62,17 @@ pub(crate) fn start(mut cx: FunctionContext) -> JsResult<JsObject> {
     Ok(answer)
 }
 
-/// `(server, timeout, code, reason, onStopped) → boolean`: false when this server was stopped before.
+/// `(server, timeout, spread, code, reason, onStopped) → boolean`: false when this server was stopped before.
 /// `onStopped(closed, forced)` is called once, and this thread's event loop does not end before.
 pub(crate) fn stop(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     let number = convert::number(&mut cx, 0)? as u32;
     let options = StopOptions {
         timeout: convert::milliseconds(convert::number(&mut cx, 1)?),
-        code: convert::number(&mut cx, 2)? as u16,
-        reason: convert::text(&mut cx, 3)?,
+        spread: convert::milliseconds(convert::number(&mut cx, 2)?),
+        code: convert::number(&mut cx, 3)? as u16,
+        reason: convert::text(&mut cx, 4)?,
     };
-    let on_stopped = cx.argument::<JsFunction>(4)?.root(&mut cx);
+    let on_stopped = cx.argument::<JsFunction>(5)?.root(&mut cx);
     let Some(listener) = with_listeners(|listeners| listeners.by_number.remove(&number)) else {
         return Ok(cx.boolean(false));
     };

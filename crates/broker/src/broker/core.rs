@@ -8,8 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{BrokerOptions, IO_THREADS_VARIABLE};
-use crate::channel::{Channels, Snapshot};
-use crate::codec;
+use crate::channel::{ChannelLimit, Channels, Snapshot};
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::Roster;
 use crate::error::StartError;
@@ -18,7 +17,7 @@ use crate::message::Frames;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
 use crate::registry::{Registry, Reservation, SocketEntry};
-use crate::shard::inbox::{CloseBy, Command};
+use crate::shard::inbox::{CloseBy, Command, Report};
 use crate::shard::{self, ShardHandle};
 use crate::stats::{CallCounters, Stats};
 
@@ -169,8 +168,7 @@ impl Core {
     }
 
     pub(crate) fn close_slow(&self, entry: &Arc<SocketEntry>) {
-        let code = codec::close::TRY_AGAIN_LATER;
-        self.close(entry, code, "slow consumer", CloseBy::Broker);
+        self.close(entry, CloseBy::Broker(Report::SlowConsumer));
     }
 
     /// Queues a message for members of one shard; how many.
@@ -204,20 +202,12 @@ impl Core {
         queued
     }
 
-    pub(super) fn close(
-        &self,
-        entry: &Arc<SocketEntry>,
-        code: u16,
-        reason: &str,
-        by: CloseBy,
-    ) -> bool {
+    pub(super) fn close(&self, entry: &Arc<SocketEntry>, by: CloseBy) -> bool {
         if !self.leave(entry) {
             return false;
         }
         entry.home.send(Command::Close {
             entry: Arc::clone(entry),
-            code,
-            reason: reason.into(),
             by,
         });
         true
@@ -232,6 +222,19 @@ impl Core {
             self.channels.leave(&channel, entry.id);
         }
         true
+    }
+
+    /// Adds a socket to a channel; what its limit refuses is counted.
+    pub(crate) fn subscribe(
+        &self,
+        entry: &Arc<SocketEntry>,
+        name: &ChannelName,
+    ) -> Result<bool, ChannelLimit> {
+        let subscribed = self.channels.subscribe(entry, name);
+        if subscribed.is_err() {
+            self.counters.channel_limit.fetch_add(1, Ordering::Relaxed);
+        }
+        subscribed
     }
 
     pub(super) fn members(&self, name: &ChannelName) -> Vec<Arc<SocketEntry>> {
@@ -256,6 +259,11 @@ impl Core {
         stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
         stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
         stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);
+        let calls = &self.counters;
+        stats.dropped.channel_limit = calls.channel_limit.load(Ordering::Relaxed);
+        stats.dropped.handler_timeouts = calls.handler_timeouts.load(Ordering::Relaxed);
+        stats.dropped.handler_timeout_messages =
+            calls.handler_timeout_messages.load(Ordering::Relaxed);
         for shard in self.shards() {
             shard.counters.add_to(&mut stats);
         }

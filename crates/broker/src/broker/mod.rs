@@ -1,10 +1,11 @@
 //! The calls an application makes, from any thread.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::channel::Snapshot;
+use crate::channel::{ChannelLimit, Snapshot};
 use crate::dispatch::worker::{Interest, Worker, WorkerWaker};
 use crate::error::StartError;
 use crate::http::response::{Response, UpgradeDecision};
@@ -14,7 +15,7 @@ use crate::message::OutboundMessage;
 use crate::name::ChannelName;
 use crate::options::ListenOptions;
 use crate::registry::SocketEntry;
-use crate::shard::inbox::{CloseBy, Command};
+use crate::shard::inbox::{CloseBy, Command, Report};
 use crate::stats::Stats;
 
 mod core;
@@ -135,10 +136,13 @@ impl Broker {
     }
 
     /// `true` when added; `false` when it already was, or the socket is gone.
-    pub fn subscribe(&self, socket: SocketId, channel: &ChannelName) -> bool {
+    ///
+    /// # Errors
+    /// The socket is in as many channels as its listener lets it.
+    pub fn subscribe(&self, socket: SocketId, channel: &ChannelName) -> Result<bool, ChannelLimit> {
         match self.core.registry.find(socket) {
-            Some(entry) => self.core.channels.subscribe(&entry, channel),
-            None => false,
+            Some(entry) => self.core.subscribe(&entry, channel),
+            None => Ok(false),
         }
     }
 
@@ -150,12 +154,13 @@ impl Broker {
         }
     }
 
-    /// Adds the subscribers of `from` to `to`; how many were new there.
+    /// Adds the subscribers of `from` to `to`; how many were new there. Who is in as many channels as it may be is left
+    /// out, and counted.
     pub fn copy_subscriptions(&self, from: &ChannelName, to: &ChannelName) -> usize {
         self.core
             .members(from)
             .iter()
-            .filter(|entry| self.core.channels.subscribe(entry, to))
+            .filter(|entry| self.core.subscribe(entry, to) == Ok(true))
             .count()
     }
 
@@ -176,9 +181,31 @@ impl Broker {
     /// Begins the closing handshake; `true` when the socket was open. What was sent before goes out before.
     pub fn close(&self, socket: SocketId, code: u16, reason: &str) -> bool {
         match self.core.registry.find(socket) {
-            Some(entry) => self.core.close(&entry, code, reason, CloseBy::Application),
+            Some(entry) => {
+                let reason = reason.into();
+                let by = CloseBy::Application { code, reason };
+                self.core.close(&entry, by)
+            }
             None => false,
         }
+    }
+
+    /// A handler of this socket did not come to an end within [`ListenOptions::handler_timeout`]: closes the socket with
+    /// 1011, if it is still open, and counts the `lost` messages that had waited behind the handler.
+    pub fn handler_timed_out(&self, socket: SocketId, lost: u64) {
+        self.messages_given_up(lost);
+        let timeouts = &self.core.counters.handler_timeouts;
+        timeouts.fetch_add(1, Ordering::Relaxed);
+        if let Some(entry) = self.core.registry.find(socket) {
+            let by = CloseBy::Broker(Report::HandlerTimeout);
+            self.core.close(&entry, by);
+        }
+    }
+
+    /// Counts messages that came behind a handler that timed out, and that nobody handles.
+    pub fn messages_given_up(&self, count: u64) {
+        let messages = &self.core.counters.handler_timeout_messages;
+        messages.fetch_add(count, Ordering::Relaxed);
     }
 
     /// How many sockets are in a channel.

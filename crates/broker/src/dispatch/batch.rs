@@ -4,12 +4,12 @@
 //! over the buffer reads them.
 //!
 //! ```text
-//! word 0    kind | flags << 8
+//! word 0    kind | flags << 8 | the code of a close << 16
 //! word 1    length of the whole record in bytes, padding included
 //! word 2,3  id, low and high half: a socket id, or a request id for request, upgrade and abort
 //! word 4    length of the token in bytes; 0xffff_ffff: no token
 //! word 5    length of the payload in bytes
-//! word 6    close: the code
+//! word 6    open, message, drain, close: how many milliseconds the handler may take; 0: any time
 //! then      the token, padded to a multiple of 4; the payload; padding to a multiple of 4
 //! ```
 //!
@@ -185,7 +185,7 @@ impl<'a> Record<'a> {
             kind::CLOSE => Event::Close {
                 socket: self.socket(),
                 token: self.token(),
-                code: word(self.0, 6) as u16,
+                code: (word(self.0, 0) >> 16) as u16,
                 reason: self.payload(),
             },
             kind::REQUEST => Event::Request {
@@ -200,6 +200,33 @@ impl<'a> Record<'a> {
                 request: self.request(),
             },
             other => unreachable!("no record has kind {other}"),
+        }
+    }
+}
+
+/// Whose event it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    id: u64,
+    token: Option<&'a Bytes>,
+    handler_timeout: u32,
+}
+
+impl<'a> Origin<'a> {
+    /// A socket with its token. Its handler may take `handler_timeout` milliseconds; 0: any time.
+    pub(crate) fn socket(id: SocketId, token: Option<&'a Bytes>, handler_timeout: u32) -> Self {
+        Self {
+            id: id.get(),
+            token,
+            handler_timeout,
+        }
+    }
+
+    fn of(request: RequestId) -> Self {
+        Self {
+            id: request.get(),
+            token: None,
+            handler_timeout: 0,
         }
     }
 }
@@ -231,45 +258,34 @@ impl Batch {
         self.bytes
     }
 
-    pub(crate) fn open(&mut self, socket: SocketId, token: Option<&Bytes>, block: &[u8]) {
-        self.record(kind::OPEN, 0, socket.get(), token, block, 0);
+    pub(crate) fn open(&mut self, of: Origin<'_>, block: &[u8]) {
+        self.record(u32::from(kind::OPEN), of, block);
     }
 
-    pub(crate) fn message(
-        &mut self,
-        socket: SocketId,
-        token: Option<&Bytes>,
-        payload: &[u8],
-        flags: u8,
-    ) {
-        self.record(kind::MESSAGE, flags, socket.get(), token, payload, 0);
+    pub(crate) fn message(&mut self, of: Origin<'_>, payload: &[u8], flags: u8) {
+        let flags = u32::from(flags) << 8;
+        self.record(u32::from(kind::MESSAGE) | flags, of, payload);
     }
 
-    pub(crate) fn drain(&mut self, socket: SocketId, token: Option<&Bytes>) {
-        self.record(kind::DRAIN, 0, socket.get(), token, &[], 0);
+    pub(crate) fn drain(&mut self, of: Origin<'_>) {
+        self.record(u32::from(kind::DRAIN), of, &[]);
     }
 
-    pub(crate) fn close(
-        &mut self,
-        socket: SocketId,
-        token: Option<&Bytes>,
-        code: u16,
-        reason: &str,
-    ) {
-        let code = u32::from(code);
-        self.record(kind::CLOSE, 0, socket.get(), token, reason.as_bytes(), code);
+    pub(crate) fn close(&mut self, of: Origin<'_>, code: u16, reason: &str) {
+        let code = u32::from(code) << 16;
+        self.record(u32::from(kind::CLOSE) | code, of, reason.as_bytes());
     }
 
     pub(crate) fn request(&mut self, request: RequestId, block: &[u8]) {
-        self.record(kind::REQUEST, 0, request.get(), None, block, 0);
+        self.record(u32::from(kind::REQUEST), Origin::of(request), block);
     }
 
     pub(crate) fn upgrade(&mut self, request: RequestId, block: &[u8]) {
-        self.record(kind::UPGRADE, 0, request.get(), None, block, 0);
+        self.record(u32::from(kind::UPGRADE), Origin::of(request), block);
     }
 
     pub(crate) fn abort(&mut self, request: RequestId) {
-        self.record(kind::ABORT, 0, request.get(), None, &[], 0);
+        self.record(u32::from(kind::ABORT), Origin::of(request), &[]);
     }
 
     /// Appends a record of another batch as it is.
@@ -278,27 +294,25 @@ impl Batch {
         self.count(record.kind());
     }
 
-    fn record(
-        &mut self,
-        kind: u8,
-        flags: u8,
-        id: u64,
-        token: Option<&Bytes>,
-        payload: &[u8],
-        word_6: u32,
-    ) {
+    /// `word_0` has the kind in its lowest byte.
+    fn record(&mut self, word_0: u32, of: Origin<'_>, payload: &[u8]) {
+        let Origin {
+            id,
+            token,
+            handler_timeout,
+        } = of;
         let token_bytes = token.map_or(0, |token| align(token.len()));
         let length = HEAD + token_bytes + align(payload.len());
         let start = self.bytes.len();
         let mut head = [0; HEAD];
         for (word, value) in head.chunks_exact_mut(4).zip([
-            u32::from(kind) | u32::from(flags) << 8,
+            word_0,
             length as u32,
             id as u32,
             (id >> 32) as u32,
             token.map_or(NO_TOKEN, |token| token.len() as u32),
             payload.len() as u32,
-            word_6,
+            handler_timeout,
         ]) {
             word.copy_from_slice(&value.to_le_bytes());
         }
@@ -310,7 +324,7 @@ impl Batch {
         }
         self.bytes.extend_from_slice(payload);
         self.bytes.resize(start + length, 0);
-        self.count(kind);
+        self.count(word_0 as u8);
     }
 
     fn count(&mut self, kind: u8) {
@@ -350,16 +364,20 @@ mod tests {
         let block = request_block("POST", "/a?b=c", "::1", &headers, b"body");
         let token = Bytes::from_static(b"tok");
         let mut batch = Batch::default();
-        batch.open(socket((1 << 53) - 1), Some(&token), &block);
-        batch.message(socket(2), None, "héllo".as_bytes(), FLAG_TEXT);
-        batch.message(socket(2), Some(&Bytes::new()), b"", 0);
-        batch.close(socket(3), Some(&token), 4001, "bye");
+        let of = |id, token| Origin::socket(socket(id), token, 1 << 31);
+        batch.open(of((1 << 53) - 1, Some(&token)), &block);
+        batch.message(of(2, None), "héllo".as_bytes(), FLAG_TEXT);
+        let empty = Bytes::new();
+        batch.message(of(2, Some(&empty)), b"", 0);
+        batch.close(of(3, Some(&token)), 4001, "bye");
         let request = RequestId::new(77).expect("a valid id");
         batch.request(request, &block);
         batch.abort(request);
         assert_eq!((batch.events, batch.messages, batch.closes), (6, 2, 1));
 
         let bytes = batch.into_bytes();
+        let timeouts: Vec<_> = records(&bytes).map(|record| word(record.0, 6)).collect();
+        assert_eq!(timeouts, [1 << 31, 1 << 31, 1 << 31, 1 << 31, 0, 0]);
         let mut events = events(&bytes);
         let Some(Event::Open {
             socket: id,

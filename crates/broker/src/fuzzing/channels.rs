@@ -146,7 +146,7 @@ impl World {
         let Some(id) = socket else { return };
         let expected =
             self.open.contains(&id) && self.members.entry(channel).or_default().insert(id);
-        assert_eq!(self.broker.subscribe(id, &name(channel)), expected);
+        assert_eq!(self.broker.subscribe(id, &name(channel)), Ok(expected));
     }
 
     fn unsubscribe(&mut self, socket: Option<SocketId>, channel: usize) {

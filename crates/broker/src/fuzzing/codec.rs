@@ -116,6 +116,7 @@ fn decode<'a>(
             inflater,
             deflate,
             contexts: &mut contexts,
+            discard: false,
         });
         let result = decoder.decode(&mut read.to_vec(), rules.limit, inflation, |item| {
             items.push(keep(item, rules.limit));

@@ -87,6 +87,13 @@ impl Bucket {
         self.owed(rate)
     }
 
+    /// The whole tokens that are there.
+    pub fn left(&mut self, rate: Rate, now: u64) -> u32 {
+        self.refill(rate, now);
+        let left = rate.full_debt().saturating_sub(self.debt) / u64::from(rate.interval);
+        u32::try_from(left).unwrap_or(u32::MAX)
+    }
+
     /// Nothing is missing: a bucket that is forgotten now and made anew later is the same.
     pub fn is_full(&mut self, rate: Rate, now: u64) -> bool {
         self.refill(rate, now);
@@ -167,6 +174,18 @@ mod tests {
         assert_eq!(bucket.take(rate, 1, 1500), Err(1));
         assert!(!bucket.is_full(rate, 2499));
         assert!(bucket.is_full(rate, 2500));
+    }
+
+    #[test]
+    fn only_whole_tokens_are_left() {
+        let rate = rate(10, 1000);
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.left(rate, 0), 10);
+        bucket.charge(rate, 10, 0);
+        assert_eq!(bucket.left(rate, 99), 0);
+        assert_eq!(bucket.left(rate, 100), 1);
+        bucket.charge(rate, 10, 100);
+        assert_eq!(bucket.left(rate, 100), 0);
     }
 
     #[test]

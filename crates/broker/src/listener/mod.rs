@@ -32,6 +32,9 @@ pub struct Listener {
 pub struct StopOptions {
     /// How long sockets and requests may take to end by themselves.
     pub timeout: Duration,
+    /// From the first goodbye to the last: the sockets are closed evenly over it, and go on until it is their turn. At
+    /// most `timeout`; leave the last ones some time to answer.
+    pub spread: Duration,
     /// The close code each socket is sent.
     pub code: u16,
     /// The close reason, at most 123 bytes.
@@ -42,6 +45,7 @@ impl Default for StopOptions {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(10),
+            spread: Duration::ZERO,
             code: crate::codec::close::GOING_AWAY,
             reason: String::new(),
         }
@@ -122,7 +126,7 @@ impl Listener {
         &self.address
     }
 
-    /// Stops accepting, says goodbye to every socket, lets requests finish, and cuts what is left after the timeout.
+    /// Stops accepting, says goodbye to every socket, at once or over [`StopOptions::spread`], lets requests finish, and cuts what is left after the timeout.
     /// Then `done` is called, on an I/O thread; the address is free by then. A second stop changes nothing and
     /// reports the same.
     pub fn stop(&self, options: StopOptions, done: Done) {
@@ -148,6 +152,7 @@ impl Listener {
             listener: Arc::clone(&self.shared),
             code: options.code,
             reason: Arc::clone(&reason),
+            spread: options.spread,
         });
         let (shared, core) = (Arc::clone(&self.shared), Arc::clone(&self.core));
         let deadline = async move {

@@ -8,39 +8,39 @@ use std::task::{Context, Waker};
 
 use tokio::io::AsyncWrite;
 
-use super::inbox::CloseBy;
-use super::socket::{Phase, Report};
+use super::inbox::{CloseBy, Report};
+use super::socket::Phase;
 use super::turn::{Shard, find};
 use crate::codec::{Violation, close, encode_close};
-use crate::listener::ListenerShared;
 use crate::registry::SocketEntry;
-
-/// What the close event of a slow consumer says; the only close a call makes in the broker's name.
-const SLOW_CONSUMER: Report = Report {
-    code: close::TRY_AGAIN_LATER,
-    text: "slow consumer",
-};
 
 impl Shard {
     /// A call closes a socket; it has left the registries already.
-    pub(super) fn close_from_call(
-        &mut self,
-        entry: &Arc<SocketEntry>,
-        code: u16,
-        reason: &str,
-        by: CloseBy,
-    ) {
+    pub(super) fn close_from_call(&mut self, entry: &Arc<SocketEntry>, by: CloseBy) {
         match find(&mut self.sockets, entry).map(|socket| socket.phase) {
             Some(Phase::Open) => {}
-            Some(Phase::Failing { .. }) => return self.fail(entry.key),
+            Some(Phase::Failing { .. }) => return self.finish_failing(entry.key),
             _ => return, // it ended meanwhile, and its close event has gone
         }
-        let report = (by == CloseBy::Broker).then_some(SLOW_CONSUMER);
-        self.begin_closing(entry.key, code, reason, report);
+        match by {
+            CloseBy::Application { code, reason } => {
+                self.begin_closing(entry.key, code, &reason, None);
+            }
+            CloseBy::Broker(report) => {
+                self.begin_closing(entry.key, report.code(), report.text(), Some(report));
+            }
+        }
     }
 
-    fn begin_closing(&mut self, key: u32, code: u16, reason: &str, report: Option<Report>) {
+    pub(super) fn begin_closing(
+        &mut self,
+        key: u32,
+        code: u16,
+        reason: &str,
+        report: Option<Report>,
+    ) {
         self.queue_close_frame(key, code, reason);
+        self.forget_pause(key);
         let since = self.now;
         self.sockets[key as usize].phase = Phase::Closing { since, report };
         self.again.push(key); // it may have been held or parked
@@ -56,36 +56,40 @@ impl Shard {
             "a peer broke the protocol"
         );
         self.handle.counters.violations.add(1);
-        let (code, text) = (violation.close_code(), violation.text());
-        if socket.phase == Phase::Open {
-            self.stage_close(key, code, text);
-            self.sockets[key as usize].phase = Phase::Failing {
-                since: self.now,
-                violation,
-            };
-            // A worker that does not say when it comes to a close event is not waited for.
-            if !self.sockets[key as usize].worker.interest.confirms_closes {
-                self.fail(key);
-            }
-        } else {
-            self.finish(key, code, text, true);
+        self.fail(key, violation.close_code(), violation.text());
+    }
+
+    /// Ends a socket because of what came: nothing more is taken from it.
+    pub(super) fn fail(&mut self, key: u32, code: u16, text: &'static str) {
+        let socket = &self.sockets[key as usize];
+        if socket.phase != Phase::Open {
+            return self.finish(key, code, text, true);
+        }
+        // A worker that does not say when it comes to a close event is not waited for.
+        let waits = socket.worker.interest.confirms_closes;
+        self.stage_close(key, code, text);
+        self.forget_pause(key);
+        let since = self.now;
+        self.sockets[key as usize].phase = Phase::Failing { since, code, text };
+        if !waits {
+            self.finish_failing(key);
         }
     }
 
     /// The worker has come to the close event of a failing socket.
     pub(super) fn close_begun(&mut self, entry: &Arc<SocketEntry>) {
         if find(&mut self.sockets, entry).is_some() {
-            self.fail(entry.key);
+            self.finish_failing(entry.key);
         }
     }
 
     /// Sends a failing socket its close frame. Whoever takes it out of the registries calls this.
-    pub(super) fn fail(&mut self, key: u32) {
-        let Phase::Failing { violation, .. } = self.sockets[key as usize].phase else {
+    pub(super) fn finish_failing(&mut self, key: u32) {
+        let Phase::Failing { code, text, .. } = self.sockets[key as usize].phase else {
             return;
         };
-        self.queue_close_frame(key, violation.close_code(), violation.text());
-        self.finish(key, violation.close_code(), violation.text(), true);
+        self.queue_close_frame(key, code, text);
+        self.finish(key, code, text, true);
     }
 
     /// The peer's close frame: the answer to ours, or the first one (RFC 6455 section 5.5.1).
@@ -114,6 +118,7 @@ impl Shard {
     /// The socket is over: tells its worker, then writes out what waits.
     fn finish(&mut self, key: u32, code: u16, reason: &str, linger: bool) {
         self.report_close(key, code, reason);
+        self.forget_pause(key);
         self.sockets[key as usize].phase = Phase::Finishing {
             since: self.now,
             linger,
@@ -130,7 +135,7 @@ impl Shard {
             Phase::Open | Phase::Failing { .. } | Phase::Finishing { .. } => None,
         };
         match report {
-            Some(report) => self.report_close(key, report.code, report.text),
+            Some(report) => self.report_close(key, report.code(), report.text()),
             None => self.report_close(key, code, reason),
         }
         self.free(key);
@@ -149,7 +154,8 @@ impl Shard {
             return;
         }
         let batch = self.staging.batch_of(&socket.worker);
-        batch.close(socket.entry.id, socket.entry.token().as_ref(), code, reason);
+        let token = socket.entry.token();
+        batch.close(socket.entry.origin(token.as_ref()), code, reason);
         socket.entry.listener.count_closed();
         self.handle.counters.closed.add(1);
     }
@@ -173,51 +179,9 @@ impl Shard {
     }
 
     fn free(&mut self, key: u32) {
+        self.forget_pause(key);
         let socket = self.sockets.remove(key as usize);
         self.early.remove(&key);
         self.departed.extend(socket.guard);
-    }
-
-    /// The listener stops: every socket of it is told goodbye.
-    pub(super) fn stop_listener(
-        &mut self,
-        listener: &Arc<ListenerShared>,
-        code: u16,
-        reason: &str,
-    ) {
-        for key in self.sockets_of(listener) {
-            let entry = Arc::clone(&self.sockets[key as usize].entry);
-            if !self.core.leave(&entry) {
-                continue;
-            }
-            match self.sockets[key as usize].phase {
-                Phase::Failing { .. } => self.fail(key),
-                _ => self.begin_closing(key, code, reason, None),
-            }
-        }
-    }
-
-    /// The deadline of the stop is over.
-    pub(super) fn cut_listener(&mut self, listener: &Arc<ListenerShared>) {
-        for key in self.sockets_of(listener) {
-            self.give_up(key);
-        }
-    }
-
-    /// Cuts a socket whose peer has had its time.
-    pub(super) fn give_up(&mut self, key: u32) {
-        let socket = &self.sockets[key as usize];
-        if socket.is_live() {
-            socket.entry.listener.count_forced();
-        }
-        self.cut(key, close::ABNORMAL, "");
-    }
-
-    fn sockets_of(&self, listener: &Arc<ListenerShared>) -> Vec<u32> {
-        self.sockets
-            .iter()
-            .filter(|(_, socket)| Arc::ptr_eq(&socket.entry.listener, listener))
-            .map(|(key, _)| key as u32)
-            .collect()
     }
 }

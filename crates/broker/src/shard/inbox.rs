@@ -1,6 +1,7 @@
 //! What other threads, and the connections of the shard itself, ask of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -8,6 +9,7 @@ use tokio::sync::oneshot;
 use super::ShardHandle;
 use crate::broker::Publication;
 use crate::codec::PerMessageDeflate;
+use crate::codec::close;
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
@@ -75,8 +77,6 @@ pub(crate) enum Command {
     /// Begin the closing handshake of a socket that has left the registries.
     Close {
         entry: Arc<SocketEntry>,
-        code: u16,
-        reason: Box<str>,
         by: CloseBy,
     },
     /// A worker has come to the close event of a failing socket, which has left the registries.
@@ -95,6 +95,8 @@ pub(crate) enum Command {
         listener: Arc<ListenerShared>,
         code: u16,
         reason: Arc<str>,
+        /// From the first goodbye to the last.
+        spread: Duration,
     },
     /// The deadline of a stop is over: cut what is left.
     CutListener(Arc<ListenerShared>),
@@ -103,12 +105,38 @@ pub(crate) enum Command {
 }
 
 /// Who began the closing handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum CloseBy {
     /// The application: a peer that does not answer has closed with 1006.
-    Application,
+    Application { code: u16, reason: Box<str> },
     /// The broker, for a reason that its close event tells even if the peer does not answer.
-    Broker,
+    Broker(Report),
+}
+
+/// A close the broker decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Too much waited for the socket.
+    SlowConsumer,
+    /// A handler of the socket did not come to an end within `handlerTimeout`.
+    HandlerTimeout,
+}
+
+impl Report {
+    pub(crate) const fn code(self) -> u16 {
+        match self {
+            Self::SlowConsumer => close::TRY_AGAIN_LATER,
+            Self::HandlerTimeout => close::INTERNAL_ERROR,
+        }
+    }
+
+    /// One line, which fits a close frame.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "slow consumer",
+            Self::HandlerTimeout => "handler timed out",
+        }
+    }
 }
 
 /// What became of an upgrade request.

@@ -15,15 +15,18 @@ use crate::error::StartError;
 use crate::id::RequestId;
 use crate::stats::ShardCounters;
 
+mod alarm;
 mod closing;
 pub(crate) mod cork;
 mod departure;
 pub(crate) mod inbox;
 mod opening;
+mod pacing;
 mod receive;
 mod requests;
 mod socket;
 mod staging;
+mod stopping;
 mod sweep;
 mod transmit;
 mod turn;

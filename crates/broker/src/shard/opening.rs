@@ -3,7 +3,9 @@
 //! The socket's place, its token and its channels are in place before the 101 goes out, so that nothing published
 //! after the client has seen the 101 misses it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -16,6 +18,7 @@ use crate::codec::PerMessageDeflate;
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::response::{Acceptance, Response};
 use crate::listener::{ConnectionGuard, ListenerShared};
+use crate::name::ChannelName;
 use crate::registry::SocketEntry;
 use crate::transport::Transport;
 
@@ -36,6 +39,23 @@ impl Shard {
             let _ = reply.send(UpgradeReply::Refused(refusal));
             return;
         }
+        if let Some(most) = listener.options.socket_limits.channels
+            && distinct(&acceptance.channels) > most as usize
+        {
+            // To let it in without some of its channels would be to lose messages that nobody misses.
+            tracing::error!(
+                limit = most,
+                "an upgrade was accepted with more channels than a socket may be in"
+            );
+            self.core
+                .counters
+                .channel_limit
+                .fetch_add(1, Ordering::Relaxed);
+            let text = "Internal Server Error\n";
+            let refusal = Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text);
+            let _ = reply.send(UpgradeReply::Refused(refusal));
+            return;
+        }
         let place = self.sockets.vacant_entry();
         let entry = SocketEntry::new(
             self.core.registry.next_id(),
@@ -48,7 +68,8 @@ impl Shard {
         place.insert(Socket::new(Arc::clone(&entry), worker, request, self.now));
         self.core.registry.insert(Arc::clone(&entry));
         for channel in &acceptance.channels {
-            self.core.channels.subscribe(&entry, channel);
+            // Checked above, together.
+            let _ = self.core.subscribe(&entry, channel);
         }
         // An exchange that is gone drops the reservation, which comes back as `abandon`.
         let accepted = UpgradeReply::Accepted(Reserved::new(entry), Box::new(acceptance));
@@ -81,7 +102,8 @@ impl Shard {
         socket.heard = self.now;
         let request = socket.request.take().unwrap_or_default();
         let batch = self.staging.batch_of(&socket.worker);
-        batch.open(entry.id, entry.token().as_ref(), &request);
+        let token = entry.token();
+        batch.open(entry.origin(token.as_ref()), &request);
         self.handle.counters.opened.add(1);
         if !socket.outbox.is_empty() {
             self.mark_dirty(key);
@@ -91,4 +113,8 @@ impl Shard {
         }
         self.again.push(key);
     }
+}
+
+fn distinct(channels: &[ChannelName]) -> usize {
+    channels.iter().collect::<HashSet<_>>().len()
 }

@@ -13,6 +13,7 @@ use super::socket::{Phase, Socket};
 use super::turn::{READ_BUFFER, Shard, find};
 use crate::codec::{Inflation, Item, close, encode_pong};
 use crate::dispatch::batch::{FLAG_ASCII, FLAG_TEXT};
+use crate::limits::socket::{Arrival, Exceeded, Verdict};
 use crate::options::SlowConsumer;
 use crate::registry::{Reservation, SocketEntry};
 
@@ -25,6 +26,10 @@ struct Outcome {
     slow: bool,
     ponged: bool,
     messages: u64,
+    /// Left out because the socket is over a rate.
+    dropped: u64,
+    /// The socket is over a rate, and that closes it.
+    exceeded: Option<Exceeded>,
 }
 
 impl Shard {
@@ -35,10 +40,10 @@ impl Shard {
                 return;
             }
             let socket = &mut self.sockets[key as usize];
+            let limit = read_limit(socket, self.clock);
             let Some(transport) = &mut socket.transport else {
                 return;
             };
-            let limit = read_limit(&socket.entry);
             if let Some(length) = take_early(&mut self.early, key, &mut self.read_buffer[..limit]) {
                 self.received(key, length);
                 self.staging.hand_over_large(self.handle.index);
@@ -80,7 +85,7 @@ impl Shard {
             // Only its end is of interest, and that needs no worker.
             Phase::Closing { .. } | Phase::Finishing { .. } => return true,
         }
-        if socket.held || socket.parked {
+        if socket.is_unread() {
             return false;
         }
         if socket.worker.is_full() {
@@ -104,16 +109,21 @@ impl Shard {
             return; // the peer has not yet noticed that this is over
         }
         let is_open = socket.phase == Phase::Open;
+        let drained = length < read_limit(socket, self.clock);
         let token = socket.entry.token();
-        let limit = read_limit(&socket.entry);
         let batch = self.staging.batch_of(&socket.worker);
         let Socket {
             decoder,
             contexts,
             entry,
             outbox,
+            meter,
             ..
         } = socket;
+        let limits = &entry.listener.options.socket_limits;
+        // What comes after we have said goodbye is not for the application any more, and costs nothing.
+        let mut meter = meter.as_deref_mut().filter(|_| is_open);
+        let origin = entry.origin(token.as_ref());
         let inflation = entry.deflate.map(|deflate| Inflation {
             inflater: self.inflater.get_or_insert_default(),
             deflate,
@@ -124,8 +134,22 @@ impl Shard {
         let input = &mut self.read_buffer[..length];
         let max_message = entry.listener.options.max_message_size;
         let result = decoder.decode(input, max_message, inflation, |item| {
+            if let Some(meter) = &mut meter
+                && let Some((what, size)) = arrival(&item)
+            {
+                match meter.arrived(limits, what, size, self.clock) {
+                    Verdict::Pass => {}
+                    Verdict::Drop => {
+                        outcome.dropped += 1;
+                        return ControlFlow::Continue(());
+                    }
+                    Verdict::Close(exceeded) => {
+                        outcome.exceeded = Some(exceeded);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
             match item {
-                // What comes after we have said goodbye is not for the application any more.
                 Item::Text { .. } | Item::Binary(_) if !is_open => {}
                 Item::Text { bytes, ascii } => {
                     let flags = if ascii {
@@ -133,11 +157,11 @@ impl Shard {
                     } else {
                         FLAG_TEXT
                     };
-                    batch.message(entry.id, token.as_ref(), bytes, flags);
+                    batch.message(origin, bytes, flags);
                     outcome.messages += 1;
                 }
                 Item::Binary(bytes) => {
-                    batch.message(entry.id, token.as_ref(), bytes, 0);
+                    batch.message(origin, bytes, 0);
                     outcome.messages += 1;
                 }
                 Item::Ping(_) if !is_open => {}
@@ -159,7 +183,11 @@ impl Shard {
             }
             ControlFlow::Continue(())
         });
+        if let (None, Some(meter)) = (outcome.exceeded, meter) {
+            outcome.exceeded = meter.read(limits, length, self.clock).err();
+        }
         counters.messages_in.add(outcome.messages);
+        counters.over_rate.add(outcome.dropped);
         if outcome.ponged {
             self.mark_dirty(key);
         }
@@ -167,9 +195,12 @@ impl Shard {
             return self.violated(key, violation);
         }
         if let Some((code, reason)) = outcome.closed {
-            let drained = length < limit;
             return self.closed_by_peer(key, code, &reason, drained);
         }
+        if let Some(exceeded) = outcome.exceeded {
+            return self.exceeded(key, exceeded);
+        }
+        self.pause_if_in_debt(key);
         if outcome.slow {
             self.slow_consumer(key);
         }
@@ -233,22 +264,38 @@ fn take_early(early: &mut HashMap<u32, Bytes>, key: u32, buffer: &mut [u8]) -> O
     Some(piece.len())
 }
 
-/// How much of a socket is read at once, so that what comes of it stays within what a worker's queue takes anyway.
+/// What an item counts as, and the length of its payload. A goodbye costs nothing.
+fn arrival(item: &Item<'_>) -> Option<(Arrival, usize)> {
+    match item {
+        Item::Text { bytes, .. } | Item::Binary(bytes) => Some((Arrival::Message, bytes.len())),
+        Item::Ping(payload) => Some((Arrival::Ping, payload.len())),
+        Item::Pong(payload) => Some((Arrival::Pong, payload.len())),
+        Item::Close { .. } => None,
+    }
+}
+
+/// How much of a socket is read at once, so that what comes of it stays within what a worker's queue takes anyway, and
+/// within what its bucket has where it would be paused.
 ///
 /// Each message carries the socket's token: with a long token a buffer full of empty messages would become many times as
 /// much in the worker's queue; about 700 KB at the most this way. Compressed, a byte becomes up to 1032 (a match of 258
 /// bytes in two bits): 16 MiB at the most.
-fn read_limit(entry: &SocketEntry) -> usize {
+fn read_limit(socket: &mut Socket, clock: u64) -> usize {
     const FREE: usize = 64;
     const SHORTEST: usize = 512;
     const COMPRESSED: usize = 16 * 1024;
+    let entry = &socket.entry;
     let most = match entry.deflate {
         Some(_) => COMPRESSED,
         None => READ_BUFFER,
     };
+    let paced = match &mut socket.meter {
+        Some(meter) => most.min(meter.read_limit(&entry.listener.options.socket_limits, clock)),
+        None => most,
+    };
     let token_length = entry.token_length();
     if token_length <= FREE {
-        return most;
+        return paced;
     }
-    (READ_BUFFER / token_length * FREE).clamp(SHORTEST, most)
+    (READ_BUFFER / token_length * FREE).max(SHORTEST).min(paced)
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::codec::{Contexts, Decoder, Violation};
+use super::inbox::Report;
+use crate::codec::{Contexts, Decoder};
 use crate::dispatch::queue::WorkerQueue;
+use crate::limits::socket::Meter;
 use crate::listener::ConnectionGuard;
 use crate::outbox::Outbox;
 use crate::registry::SocketEntry;
@@ -21,6 +23,8 @@ pub(super) struct Socket {
     pub(super) decoder: Decoder,
     pub(super) contexts: Contexts,
     pub(super) outbox: Outbox,
+    /// What it has left of its listener's rates, where there are any.
+    pub(super) meter: Option<Box<Meter>>,
     /// The request that was upgraded, packed, until the open event has gone.
     pub(super) request: Option<Box<[u8]>>,
     pub(super) phase: Phase,
@@ -43,9 +47,13 @@ pub(super) struct Socket {
 pub(super) enum Phase {
     /// Messages flow.
     Open,
-    /// The peer broke the protocol. The close event is staged, and nothing more is read; our close frame waits until the
-    /// worker has come to that event, so that what it sends in answer to earlier messages goes out before.
-    Failing { since: u32, violation: Violation },
+    /// The peer broke the protocol or a limit. The close event is staged, and nothing more is read; our close frame waits
+    /// until the worker has come to that event, so that what it sends in answer to earlier messages goes out before.
+    Failing {
+        since: u32,
+        code: u16,
+        text: &'static str,
+    },
     /// Our close frame is queued; the peer's is awaited.
     Closing {
         since: u32,
@@ -62,13 +70,6 @@ pub(super) enum Phase {
     },
 }
 
-/// A close the broker decided on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Report {
-    pub(super) code: u16,
-    pub(super) text: &'static str,
-}
-
 impl Socket {
     pub(super) fn new(
         entry: Arc<SocketEntry>,
@@ -76,6 +77,7 @@ impl Socket {
         request: Vec<u8>,
         now: u32,
     ) -> Self {
+        let meter = Meter::new(&entry.listener.options.socket_limits);
         Self {
             entry,
             transport: None,
@@ -84,6 +86,7 @@ impl Socket {
             decoder: Decoder::new(),
             contexts: Contexts::default(),
             outbox: Outbox::default(),
+            meter,
             request: Some(request.into_boxed_slice()),
             phase: Phase::Open,
             heard: now,
@@ -98,6 +101,12 @@ impl Socket {
     /// What is sent to it goes out.
     pub(super) fn takes_messages(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Failing { .. })
+    }
+
+    /// We do not read it, so its silence says nothing of its peer.
+    pub(super) fn is_unread(&self) -> bool {
+        let paused = self.meter.as_ref().and_then(|meter| meter.paused_until);
+        self.held || self.parked || paused.is_some()
     }
 
     /// The open event has gone and the close event has not.

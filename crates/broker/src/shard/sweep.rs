@@ -26,24 +26,19 @@ pub(super) struct Sweep {
     cursor: usize,
 }
 
-impl Sweep {
-    pub(super) fn rest(&mut self) {
-        self.next = None;
-    }
-}
-
 impl Shard {
-    /// Looks through the next slice if it is time; how long until the one after, when that has to be arranged.
-    pub(super) fn sweep_if_due(&mut self) -> Option<Duration> {
+    /// Looks through the next slice if it is time; when the one after is due, in the shard's clock.
+    pub(super) fn sweep_if_due(&mut self) -> Option<u64> {
+        if self.sockets.is_empty() && self.requests.is_empty() {
+            self.sweep.next = None;
+            return None;
+        }
         let slice_time = self.slice_time();
         let wait = match self.sweep.next {
             None => slice_time,
             Some(next) if (self.now.wrapping_sub(next) as i32) < 0 => {
                 // A listener with shorter deadlines may have come since.
-                if next.wrapping_sub(self.now) <= slice_time {
-                    return None;
-                }
-                slice_time
+                next.wrapping_sub(self.now).min(slice_time)
             }
             Some(next) => {
                 self.forgive(self.now.wrapping_sub(next));
@@ -53,7 +48,7 @@ impl Shard {
             }
         };
         self.sweep.next = Some(self.now.wrapping_add(wait));
-        Some(Duration::from_millis(wait.into()))
+        Some(self.clock + u64::from(wait))
     }
 
     /// The sweep comes `late` milliseconds after its time: for so long this thread did not run, and nobody could be
@@ -98,7 +93,7 @@ impl Shard {
                     return;
                 };
                 let silence = since(self.now, socket.heard);
-                if (socket.held || socket.parked) && silence >= heartbeat.interval {
+                if socket.is_unread() && silence >= heartbeat.interval {
                     // It is us who do not listen. Proxies on the way want to see something all the same.
                     socket.heard = self.now;
                     self.ping(key);
@@ -114,7 +109,7 @@ impl Shard {
             // A busy worker may hold up the end of a socket for so long and no longer.
             Phase::Failing { since: began, .. } => {
                 if since(self.now, began) >= options.close_timeout {
-                    self.fail(key);
+                    self.finish_failing(key);
                 }
             }
             Phase::Closing { since: began, .. } | Phase::Finishing { since: began, .. } => {

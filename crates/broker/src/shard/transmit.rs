@@ -100,7 +100,7 @@ impl Shard {
         if socket.over_half && socket.phase == Phase::Open && socket.entry.buffered() == 0 {
             socket.over_half = false;
             let batch = self.staging.batch_of(&socket.worker);
-            batch.drain(socket.entry.id, socket.entry.token().as_ref());
+            batch.drain(socket.entry.origin(socket.entry.token().as_ref()));
         }
         if matches!(socket.phase, Phase::Finishing { .. }) {
             self.end_stream(key);

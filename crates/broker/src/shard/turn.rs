@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use slab::Slab;
-use tokio::time::{Instant, Sleep};
 
 use super::ShardHandle;
+use super::alarm::Alarm;
 use super::inbox::Command;
+use super::pacing::Paused;
 use super::requests::Pending;
 use super::socket::Socket;
 use super::staging::Staging;
+use super::stopping::Farewell;
 use crate::broker::Core;
 use crate::codec::Inflater;
 use crate::http::connection;
@@ -50,10 +50,14 @@ pub(super) struct Shard {
     pub(super) departed: Vec<ConnectionGuard>,
     /// The time of this turn, in milliseconds since the shard began; wraps after 49 days.
     pub(super) now: u32,
-    began: Instant,
+    /// The same time, which does not wrap.
+    pub(super) clock: u64,
     pub(super) sweep: super::sweep::Sweep,
-    /// Wakes the shard for the next sweep, while there is something to sweep.
-    alarm: Pin<Box<Sleep>>,
+    /// Sockets that are over a rate and not read for that.
+    pub(super) paused: Paused,
+    /// Goodbyes of listeners that are being stopped.
+    pub(super) farewells: Vec<Farewell>,
+    alarm: Alarm,
 }
 
 impl Shard {
@@ -72,9 +76,11 @@ impl Shard {
             parked: HashMap::new(),
             departed: Vec::new(),
             now: 0,
-            began: Instant::now(),
+            clock: 0,
             sweep: super::sweep::Sweep::default(),
-            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            paused: Paused::default(),
+            farewells: Vec::new(),
+            alarm: Alarm::new(),
         }
     }
 
@@ -84,10 +90,13 @@ impl Shard {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.handle.answer_wake(cx.waker());
-        self.now = self.began.elapsed().as_millis() as u32;
+        self.clock = self.alarm.clock();
+        self.now = self.clock as u32;
         self.take_inbox();
+        self.say_farewells();
+        self.resume_paused();
         self.visit_ready();
-        self.sweep_when_due(cx);
+        let next_sweep = self.sweep_if_due();
         self.write_dirty();
         self.staging.hand_over(self.handle.index);
         self.departed.clear();
@@ -95,6 +104,12 @@ impl Shard {
             .counters
             .pending_requests
             .set(self.requests.len() as u64);
+        self.handle
+            .counters
+            .paused_sockets
+            .set(self.paused.len() as u64);
+        let next = [next_sweep, self.paused.next(), self.next_farewell()];
+        self.alarm.set(next.into_iter().flatten().min(), cx);
         if !self.again.is_empty() || !self.dirty.is_empty() {
             // Behind the tasks that are ready now, and a look at the reactor.
             cx.waker().wake_by_ref();
@@ -153,14 +168,7 @@ impl Shard {
             Command::Abandon(entry) => self.abandon(&entry),
             Command::Deliver { entry, frame } => self.deliver(&entry, frame),
             Command::Publish(publication) => self.publish(&publication),
-            Command::Close {
-                entry,
-                code,
-                reason,
-                by,
-            } => {
-                self.close_from_call(&entry, code, &reason, by);
-            }
+            Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
             Command::Hold { entry, held } => self.hold(&entry, held),
             Command::WorkerDrained(worker) => self.unpark(worker),
@@ -169,8 +177,9 @@ impl Shard {
                 listener,
                 code,
                 reason,
+                spread,
             } => {
-                self.stop_listener(&listener, code, &reason);
+                self.stop_listener(listener, code, reason, spread);
             }
             Command::CutListener(listener) => self.cut_listener(&listener),
             Command::Spawn(task) => {
@@ -215,20 +224,6 @@ impl Shard {
         let socket = &mut self.sockets[key as usize];
         if !std::mem::replace(&mut socket.dirty, true) {
             self.dirty.push(key);
-        }
-    }
-
-    fn sweep_when_due(&mut self, cx: &mut Context<'_>) {
-        if self.sockets.is_empty() && self.requests.is_empty() {
-            self.sweep.rest();
-            return;
-        }
-        let Some(wait) = self.sweep_if_due() else {
-            return;
-        };
-        self.alarm.as_mut().reset(Instant::now() + wait);
-        if self.alarm.as_mut().poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
         }
     }
 }
