@@ -59,6 +59,14 @@ pub struct Drops {
     pub violations: u64,
     /// Sockets cut because their peer fell silent.
     pub heartbeat_timeouts: u64,
+    /// Requests whose head or body came too slowly.
+    pub slow_requests: u64,
+    /// Connections cut because their peer did not read its answer.
+    pub unread_responses: u64,
+    /// Upgrades refused because of their origin.
+    pub refused_origins: u64,
+    /// Upgrades refused because too many were under way.
+    pub refused_handshakes: u64,
 }
 
 /// The queue of one worker.
@@ -114,6 +122,10 @@ pub(crate) struct ShardCounters {
     pub(crate) timed_out_requests: Counter,
     pub(crate) violations: Counter,
     pub(crate) heartbeat_timeouts: Counter,
+    pub(crate) slow_requests: Counter,
+    pub(crate) unread_responses: Counter,
+    pub(crate) refused_origins: Counter,
+    pub(crate) refused_handshakes: Counter,
 }
 
 impl ShardCounters {
@@ -133,6 +145,10 @@ impl ShardCounters {
         stats.dropped.timed_out_requests += self.timed_out_requests.get();
         stats.dropped.violations += self.violations.get();
         stats.dropped.heartbeat_timeouts += self.heartbeat_timeouts.get();
+        stats.dropped.slow_requests += self.slow_requests.get();
+        stats.dropped.unread_responses += self.unread_responses.get();
+        stats.dropped.refused_origins += self.refused_origins.get();
+        stats.dropped.refused_handshakes += self.refused_handshakes.get();
     }
 }
 

@@ -16,9 +16,11 @@ use crate::shard::inbox::Command;
 
 mod accept;
 mod bind;
+mod handshakes;
 
 pub(crate) use accept::accept;
 pub(crate) use bind::{Bound, bind};
+pub(crate) use handshakes::Handshake;
 
 /// A running listener. Dropping it does not stop it.
 pub struct Listener {
@@ -66,6 +68,8 @@ pub(crate) struct ListenerShared {
     phase: watch::Sender<StopPhase>,
     /// The accept task, connections and sockets; at zero a stop is done.
     alive: AtomicUsize,
+    /// Upgrades that are under way.
+    handshakes: AtomicUsize,
     /// Close events since the stop began.
     closed: AtomicU64,
     forced: AtomicU64,
@@ -110,6 +114,7 @@ pub(crate) fn start(
         core: Arc::downgrade(core),
         phase: watch::Sender::new(StopPhase::Serving),
         alive: AtomicUsize::new(0),
+        handshakes: AtomicUsize::new(0),
         closed: AtomicU64::new(0),
         forced: AtomicU64::new(0),
         forced_sockets: AtomicU64::new(0),
