@@ -59,6 +59,14 @@ export interface Limits {
    * `true` is 10_000: with the default `maxBackpressure` slow clients could make that many sockets hold 10 GiB.
    */
   connections?: boolean | number;
+  /**
+   * Upgrades of this server that may be under way at one time: their request has been read, and they are neither open nor
+   * refused. Those wait for `handleSocketUpgrade`, and one more is answered 503 with `Retry-After: 1` without asking it.
+   * It keeps clients that all come back at once from burying what the handler asks, a database for example.
+   *
+   * `true` is 1_000: at 50 ms for a decision that lets 20,000 clients in per second.
+   */
+  handshakes?: boolean | number;
 }
 
 /** A rate as the addon takes it; a capacity of 0 is no limit. */
@@ -73,6 +81,7 @@ export interface NativeLimits {
   upgradesPerIp: NativeRate;
   requestsPerIp: NativeRate;
   connections: number;
+  handshakes: number;
 }
 
 const PER_MINUTE = { capacity: 100, interval: 60_000 };
@@ -83,6 +92,7 @@ const LIMITS: { readonly [K in keyof Limits]-?: (value: unknown, name: string) =
   upgradesPerIp: rate(PER_MINUTE, 'upgrades'),
   requestsPerIp: rate(PER_MINUTE, 'requests'),
   connections: count(10_000, 'connections'),
+  handshakes: count(1_000, 'handshakes'),
 };
 
 /**
