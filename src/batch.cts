@@ -132,15 +132,16 @@ export class Batch {
 }
 
 /** Words of a request block before the lengths of its headers. */
-const BLOCK_WORDS = 6;
+const BLOCK_WORDS = 7;
 
 /**
  * A packed request.
  *
  * ```text
- * words     lengths of method, url, remote address; number of headers; bytes of all headers; bytes of the body
+ * words     lengths of method, url, remote address; number of headers; bytes of all headers; bytes of the body; length
+ *           of the subprotocol
  * words     per header: length of the name, length of the value
- * then      method, url, remote address, name and value of each header in turn, body
+ * then      method, url, remote address, name and value of each header in turn, body, subprotocol
  * ```
  */
 export class RequestBlock {
@@ -185,6 +186,11 @@ export class RequestBlock {
   get body(): Buffer {
     const start = this.#headersStart + this.#word(4);
     return this.#bytes.subarray(start, start + this.#word(5));
+  }
+
+  /** An empty string: there is none. */
+  get protocol(): string {
+    return this.#latin1(this.#headersStart + this.#word(4) + this.#word(5), this.#word(6));
   }
 
   get #headersStart(): number {

@@ -60,6 +60,14 @@ export interface Limits extends SocketLimits {
    * `true` is 10_000: with the default `maxBackpressure` slow clients could make that many sockets hold 10 GiB.
    */
   connections?: boolean | number;
+  /**
+   * Upgrades of this server that may be under way at one time: their request has been read, and they are neither open nor
+   * refused. Those wait for `handleSocketUpgrade`, and one more is answered 503 with `Retry-After: 1` without asking it.
+   * It keeps clients that all come back at once from burying what the handler asks, a database for example.
+   *
+   * `true` is 1_000: at 50 ms for a decision that lets 20,000 clients in per second.
+   */
+  handshakes?: boolean | number;
 }
 
 /** A rate as the addon takes it; a capacity of 0 is no limit. */
@@ -74,6 +82,7 @@ export interface NativeLimits extends NativeSocketLimits {
   upgradesPerIp: NativeRate;
   requestsPerIp: NativeRate;
   connections: number;
+  handshakes: number;
 }
 
 const PER_MINUTE = { capacity: 100, interval: 60_000 };
@@ -85,6 +94,7 @@ const LIMITS: { readonly [K in keyof Limits]-?: (value: unknown, name: string) =
   requestsPerIp: rate(PER_MINUTE, 'requests'),
   connections: count(10_000, 'connections'),
   ...SOCKET_LIMITS,
+  handshakes: count(1_000, 'handshakes'),
 };
 
 /**

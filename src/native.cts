@@ -28,9 +28,22 @@ export interface NativeStartOptions {
   requestTimeout: number;
   closeTimeout: number;
   headerTimeout: number;
+  keepAliveTimeout: number;
   bodyTimeout: number;
   /** 0: as long as they like. */
   handlerTimeout: number;
+  /** Bytes per second; 0 turns it off. */
+  minBodyRate: number;
+  writeTimeout: number;
+  maxHeaderSize: number;
+  /** A number of headers. */
+  maxHeaders: number;
+  protocols: string[];
+  /** Undefined lets every origin in, unless there is a function. */
+  origins: string[] | undefined;
+  /** Must not throw. 0 refuses, 1 allows, everything else says that it failed. */
+  judgeOrigin: ((origin: string | undefined) => number) | undefined;
+  isMainThread: boolean;
   limits: NativeLimits;
 }
 

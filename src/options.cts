@@ -1,7 +1,9 @@
 /** The options of `start` and `stop`, parsed once: unknown names, wrong types and senseless values end here. */
 
+import { isMainThread } from 'node:worker_threads';
 import { checkCloseCode, checkCloseReason, checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
 import { parseCompression } from './compression.cjs';
+import { parseOrigins, parseProtocols } from './handshake.cjs';
 import { parseLimits } from './limits.cjs';
 import type { NativeStartOptions } from './native.cjs';
 import type { StartOptions, StopOptions } from './types.cjs';
@@ -20,14 +22,14 @@ interface Limit {
   default: number;
   min: number;
   max: number;
-  unit: 'bytes' | 'ms';
+  unit: 'bytes' | 'headers' | 'ms';
 }
 
 type NumericOption = Exclude<
   {
     [K in keyof StartOptions]-?: NonNullable<StartOptions[K]> extends number ? K : never;
   }[keyof StartOptions],
-  'ioThreads' | 'handlerTimeout'
+  'ioThreads' | 'handlerTimeout' | 'minBodyRate'
 >;
 
 const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
@@ -37,8 +39,16 @@ const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
   requestTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
   closeTimeout: { default: 5_000, min: 1, max: MAX_TIME, unit: 'ms' },
   headerTimeout: { default: 10_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  keepAliveTimeout: { default: 65_000, min: 1, max: MAX_TIME, unit: 'ms' },
   bodyTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  writeTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  maxHeaderSize: { default: 32_768, min: 256, max: 1_048_576, unit: 'bytes' },
+  maxHeaders: { default: 100, min: 1, max: 1000, unit: 'headers' },
 };
+
+/** Bytes per second. */
+const DEFAULT_MIN_BODY_RATE = 240;
+const MAX_BODY_RATE = 1_073_741_824;
 
 const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
 
@@ -50,6 +60,9 @@ const START_OPTIONS = [
   'handlerTimeout',
   'ioThreads',
   'limits',
+  'minBodyRate',
+  'protocols',
+  'origins',
   ...Object.keys(NUMERIC_OPTIONS),
 ];
 
@@ -72,6 +85,10 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
     ...parseHeartbeat(options.heartbeat),
     handlerTimeout: parseHandlerTimeout(options.handlerTimeout),
     limits: parseLimits(options.limits),
+    minBodyRate: parseMinBodyRate(options.minBodyRate),
+    protocols: parseProtocols(options.protocols),
+    ...parseOrigins(options.origins),
+    isMainThread,
     ...parseNumericOptions(options),
   };
 }
@@ -115,6 +132,15 @@ function parseSlowConsumer(value: unknown): 'close' | 'drop' {
   if (value === undefined) return 'close';
   if (value === 'close' || value === 'drop') return value;
   return invalid('options.slowConsumer', "'close' or 'drop'", value);
+}
+
+/** 0 turns it off. */
+function parseMinBodyRate(value: unknown): number {
+  if (value === undefined) return DEFAULT_MIN_BODY_RATE;
+  if (value === false) return 0;
+  const rate = typeof value === 'number' ? value : Number.NaN;
+  if (Number.isNaN(rate)) invalid('options.minBodyRate', 'false or a whole number of bytes per second', value);
+  return checkInteger(rate, 'options.minBodyRate', 0, MAX_BODY_RATE, 'bytes per second');
 }
 
 /** 0 leaves the number of threads to the environment variable or the machine. */

@@ -59,6 +59,10 @@ export class PackedRequest implements HttpRequest {
     return this.#block.remoteAddress;
   }
 
+  get protocol(): string | undefined {
+    return this.#block.protocol || undefined;
+  }
+
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController();
@@ -75,8 +79,8 @@ export class PackedRequest implements HttpRequest {
 
   /** Getters do not show in a console by themselves. */
   [inspect.custom](): unknown {
-    const { method, url, headers, remoteAddress, body } = this;
-    return { method, url, headers, remoteAddress, body };
+    const { method, url, headers, remoteAddress, protocol, body } = this;
+    return { method, url, headers, remoteAddress, ...(protocol && { protocol }), body };
   }
 
   #readHeaders(): RequestHeaders {

@@ -1,10 +1,8 @@
 /** What a handler answers: checked, and packed for the addon. */
 
 import { checkChannelName, checkData, checkNames, checkObject, checkToken, invalid } from './arguments.cjs';
+import { TOKEN } from './handshake.cjs';
 import { type NativeData, native } from './native.cjs';
-
-/** A token in the sense of RFC 9110, section 5.6.2: what header names and subprotocols are made of. */
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 /** What a header value may not hold: control characters, and what latin1 cannot express. */
 const NO_HEADER_VALUE = /[^\t\x20-\x7e\x80-\xff]/;

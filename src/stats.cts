@@ -66,6 +66,14 @@ export interface DropStats {
   violations: number;
   /** Sockets cut because their client fell silent. */
   heartbeatTimeouts: number;
+  /** Requests whose head or body came too slowly: `headerTimeout`, `bodyTimeout`, `minBodyRate`. */
+  slowRequests: number;
+  /** Connections cut because their client did not read an answer: `writeTimeout`. */
+  unreadResponses: number;
+  /** Upgrades refused because of their origin: `origins`. */
+  refusedOrigins: number;
+  /** Upgrades refused because too many were under way: `limits.handshakes`. */
+  refusedHandshakes: number;
 }
 
 /** What waits for one worker. */

@@ -90,13 +90,21 @@ export interface StartOptions {
    */
   closeTimeout?: number;
   /**
-   * How long a client may take to send the head of a request, in ms, before its connection is cut; also how long a
-   * connection that is kept alive may wait for its next request. It bounds how long somebody can hold a connection by
-   * sending nothing or next to nothing.
+   * How long a client may take to send the head of a request, in ms: of the first one from its connection on, of a later
+   * one from its first byte on. After it the answer is 408, or nothing if nothing came, and the connection ends. It
+   * bounds how long somebody can hold a connection by sending next to nothing; a head fits a few packets.
    *
    * @defaultValue 10_000
    */
   headerTimeout?: number;
+  /**
+   * How long a connection may wait for its next request, in ms, before it is ended. 65 s are above the 60 s after which
+   * common load balancers let go of it: a server that does so first would now and then end a connection on which a
+   * request is just coming, and the balancer would answer 502 for it.
+   *
+   * @defaultValue 65_000
+   */
+  keepAliveTimeout?: number;
   /**
    * How long a client may take to send the body of a request, in ms. After it the answer is 408. `maxBodySize` in that
    * time takes 350 KB/s.
@@ -113,6 +121,61 @@ export interface StartOptions {
    * and upgrades there is `requestTimeout`. A handler that blocks its thread without a promise cannot be interrupted.
    */
   handlerTimeout?: number;
+  /**
+   * How many bytes of a body have to come per second: on average since the body began, and after its first 5 s. Below
+   * it the answer is 408. Somebody who sends a body byte by byte is done with long before `bodyTimeout`, and 240 bytes
+   * are what a modem of 2,400 baud sends. `false` or 0 turns it off.
+   *
+   * @defaultValue 240
+   */
+  minBodyRate?: number | false;
+  /**
+   * How long the answer to a request may wait for a client that takes nothing of it, in ms, before the connection is
+   * reset. Each byte that the client takes begins the time anew. It bounds how long somebody can keep an answer in
+   * memory; sockets have `maxBackpressure` and the heartbeat for that.
+   *
+   * @defaultValue 30_000
+   */
+  writeTimeout?: number;
+  /**
+   * The largest head of a request, in bytes, request line included. A larger one is answered with 431. 32 KiB are what
+   * nginx passes on with its defaults, and twice what Node takes. 256 to 1,048,576.
+   *
+   * @defaultValue 32_768
+   */
+  maxHeaderSize?: number;
+  /**
+   * The most headers of a request. More are answered with 431. Browsers send some twenty, and a proxy adds a few. Above
+   * 100 each request costs a little more. 1 to 1000.
+   *
+   * @defaultValue 100
+   */
+  maxHeaders?: number;
+  /**
+   * The subprotocols that the application speaks, best first: 1 to 64 names, as in `['graphql-transport-ws']`. The first
+   * of them that a client offers is chosen; the order is the server's, which knows best what it would rather speak.
+   * What {@link UpgradeAcceptance.protocol} names goes before it. {@link HttpRequest.protocol} tells the choice.
+   *
+   * Without a common one the socket opens without a subprotocol, as RFC 6455 has it. Browsers then end it themselves;
+   * to refuse others as well, `handleSocketUpgrade` can look at `request.protocol`.
+   */
+  protocols?: readonly string[];
+  /**
+   * Whose pages may open sockets: `'*'` for all; a list of origins as browsers send them (`'https://example.com'`,
+   * `'http://localhost:3000'`, `'null'`), compared without case and default ports; or a function. Others are answered
+   * with 403, without any handler. Browsers send the cookies of your host with a handshake from any page, so list your
+   * origins where cookies log somebody in.
+   *
+   * A client that sends no `Origin` is no browser. A list lets it in, for only users of browsers can be tricked into a
+   * handshake, and a program can send any `Origin` it likes. A function is given `undefined` for it.
+   *
+   * The function runs in the thread that called `start`, and must answer `true` or `false` at once; the request waits
+   * at most `requestTimeout` for it. If it fails the answer is 500, and `handleError` of that thread is told, or stderr;
+   * when its thread has ended, 503. Where an answer takes a database, take `handleSocketUpgrade`.
+   *
+   * @defaultValue '*'
+   */
+  origins?: '*' | readonly string[] | ((origin: string | undefined) => boolean);
   /**
    * How many I/O threads the broker runs, 1 to 256. They are shared by all servers of the process, so the first
    * `start` decides, and a later one that asks for another number is refused. Left out, the environment variable
@@ -208,6 +271,12 @@ export interface HttpRequest {
   readonly body: Buffer;
   /** The client's IP address, or `'unix'` for one that came through a Unix socket. */
   readonly remoteAddress: string;
+  /**
+   * The subprotocol of a WebSocket, if there is one. In `handleSocketOpen` it is the one that the client was told, in
+   * `handleSocketUpgrade` the one that the option `protocols` chooses; what the client offers is in
+   * `headers['sec-websocket-protocol']`.
+   */
+  readonly protocol: string | undefined;
   /** Aborts when the client goes away before it got its answer. */
   readonly signal: AbortSignal;
 }
@@ -235,7 +304,10 @@ export interface UpgradeAcceptance {
   token?: Data | undefined;
   /** The channels it is subscribed to. */
   channels?: readonly ChannelName[];
-  /** The subprotocol, one of those that the client offered in `sec-websocket-protocol`; another is left out. */
+  /**
+   * The subprotocol, one of those that the client offered in `sec-websocket-protocol`; with another there is none.
+   * Undefined leaves the choice to the option `protocols`.
+   */
   protocol?: string | undefined;
   /** Further headers of the 101. */
   headers?: HttpResponse['headers'];
@@ -253,7 +325,10 @@ export type Nothing = void | undefined | null;
 
 /** Where an error came from, for {@link WorkerHandlers.handleError}. */
 export interface ErrorContext {
-  /** The handler that threw, rejected or hung, for example `'handleSocketMessage'`. */
+  /**
+   * The handler that threw, rejected or hung, for example `'handleSocketMessage'`; `'origins'` for the function of that
+   * option.
+   */
   handler: string;
   /** The socket it was called for. */
   socketId?: SocketId;

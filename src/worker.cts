@@ -11,6 +11,7 @@ import { corkedByBatches, corkForThisTask } from './cork.cjs';
 import { HandlerClock } from './deadlines.cjs';
 import { WsBrokerError } from './errors.cjs';
 import { native } from './native.cjs';
+import { isThenable, report, reportTo, stopReportingTo } from './report.cjs';
 import { PackedRequest } from './request.cjs';
 import { decide, refuseWithStatus, respond, respondWithStatus } from './response.cjs';
 import type { ErrorContext, HttpRequest, SocketId, Token, WorkerHandlers } from './types.cjs';
@@ -91,12 +92,14 @@ export class WorkerThread {
         'this thread is registered as a worker already; call unregister() of that registration first',
       );
     }
+    reportTo(this.#handlers);
   }
 
   /** Gives sockets and events to the other workers. */
   retire(): void {
     if (this.#isRetired) return;
     this.#isRetired = true;
+    stopReportingTo(this.#handlers);
     // Nobody else may be called for a socket while a handler of it is busy here, or about to be called.
     this.#heldBack = new Set([...this.#busySockets.keys(), ...(this.#batch?.socketsLeft() ?? [])]);
     native.retire(this.#handle, Float64Array.from(this.#heldBack));
@@ -357,22 +360,8 @@ export class WorkerThread {
     }
   }
 
-  /** An error of the application's code goes to its `handleError`, or to stderr. It never ends the thread. */
   #report(error: unknown, context: ErrorContext): void {
-    const lastResort = (second: unknown) => {
-      tellStderr(`${context.handler} failed:`, error);
-      tellStderr('handleError failed as well:', second);
-    };
-    try {
-      if (this.#handlers.handleError === undefined) {
-        tellStderr(`${context.handler} failed:`, error);
-        return;
-      }
-      const result = this.#handlers.handleError(error, context);
-      if (isThenable(result)) Promise.resolve(result).catch(lastResort);
-    } catch (second) {
-      lastResort(second);
-    }
+    report(this.#handlers, error, context);
   }
 }
 
@@ -385,14 +374,6 @@ interface RequestSteps {
   fail: () => void;
 }
 
-function tellStderr(text: string, error: unknown): void {
-  try {
-    console.error(`wsbroker: ${text}`, error);
-  } catch {
-    // A console that throws, or an error that throws when it is printed, is no reason to lose events.
-  }
-}
-
 function checkHandlers(value: unknown): WorkerHandlers {
   const handlers = checkObject(value, 'worker');
   for (const name of HANDLERS) {
@@ -401,8 +382,4 @@ function checkHandlers(value: unknown): WorkerHandlers {
     }
   }
   return handlers as WorkerHandlers;
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function';
 }

@@ -39,8 +39,16 @@ test('options of the wrong type or without sense are refused by name', (t) => {
     requestTimeout: [null, 0, -1, 1.5, '1', 2 ** 31, Number.POSITIVE_INFINITY],
     closeTimeout: [null, 0, -1],
     headerTimeout: [null, 0, -1],
+    keepAliveTimeout: [null, 0, -1],
     bodyTimeout: [null, 0, -1],
     handlerTimeout: [null, 0, -1, 1.5, '1', false, 2 ** 31],
+    writeTimeout: [null, 0, -1],
+    minBodyRate: [null, true, -1, 1.5, '240', Number.NaN],
+    maxHeaderSize: [null, 0, 255, 2 ** 20 + 1, 1.5, '1'],
+    maxHeaders: [null, 0, 1001, 1.5, '1'],
+    protocols: [null, 'chat', [], {}, new Set(['chat']), Array(65).fill('x')],
+    origins: [null, true, '', 'https://example.com', [], {}, new Set(['https://example.com'])],
+    'limits.handshakes': [null, 0, -1, 1.5, '1', {}],
     ioThreads: [null, 0, -1, 1.5, 257, '2'],
   };
   for (const [name, values] of Object.entries(wrong)) {

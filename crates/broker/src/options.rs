@@ -1,11 +1,15 @@
 //! What a listener is told, with the defaults and their reasons.
 
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::address::BindAddress;
 use crate::codec::{MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use crate::compression::Compression;
 use crate::error::StartError;
+use crate::http::origin::Origins;
+use crate::http::subprotocol::Subprotocol;
 use crate::limits::socket::SocketLimits;
 
 /// The largest message or body that can be asked for, in bytes: the lengths in a batch are words of 32 bits.
@@ -13,6 +17,14 @@ const LARGEST: usize = 1 << 30;
 
 /// An event carries the time of its handler in a word of 32 bits, and timers in JavaScript take 31 of them.
 const LONGEST_HANDLER: Duration = Duration::from_millis(i32::MAX as u64);
+/// The sizes of a request head that can be asked for, in bytes. A browser's handshake takes some hundred.
+const HEAD_SIZES: RangeInclusive<usize> = 256..=1 << 20;
+
+/// The numbers of headers that can be asked for.
+const HEADER_COUNTS: RangeInclusive<usize> = 1..=1000;
+
+/// How many subprotocols a listener may speak; each handshake is compared with all of them.
+const MAX_PROTOCOLS: usize = 64;
 
 /// What happens to a socket whose peer reads too slowly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,8 +76,11 @@ pub struct ListenOptions {
     pub request_timeout: Duration,
     /// How long a peer may take to answer a close frame before the connection is cut.
     pub close_timeout: Duration,
-    /// How long a peer may take to send a request's head.
+    /// How long a peer may take to send a request's head: from the accept to the end of the first one, from the first
+    /// byte on for a later one. After it the answer is 408, if anything has come.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive_timeout: Duration,
     /// How long a peer may take to send a request's body; after it the answer is 408.
     pub body_timeout: Duration,
     /// What each socket may do; nothing is limited by default.
@@ -73,6 +88,23 @@ pub struct ListenOptions {
     /// How long a handler of a socket's event may take, which each event tells its worker: the broker itself calls no
     /// handlers. `None`: as long as it likes. Whole milliseconds.
     pub handler_timeout: Option<Duration>,
+    /// How many bytes of a body have to come in a second, on average and after the first 5 s; below it the answer is
+    /// 408. `None`: any number.
+    pub min_body_rate: Option<NonZeroU32>,
+    /// How long an HTTP answer may wait for a peer that takes nothing of it; after it the connection is cut.
+    pub write_timeout: Duration,
+    /// The largest request head, in bytes, request line included; over it the answer is 431.
+    pub max_header_size: usize,
+    /// The most headers of a request; over it the answer is 431.
+    pub max_headers: usize,
+    /// The subprotocols that this server speaks, best first. The first that a client offers is chosen where the worker
+    /// that decides on the upgrade names none; without a common one the socket has none.
+    pub protocols: Vec<Subprotocol>,
+    /// Whose pages may open sockets.
+    pub origins: Origins,
+    /// How many upgrades may be under way at one time, read and neither open nor refused; over it the answer is 503.
+    /// `None`: any number.
+    pub max_handshakes: Option<usize>,
     /// How many I/O threads the broker is to have, 1 to 256. The first listener decides for all; a later one that asks
     /// for another number is refused. `None` leaves it to [`BrokerOptions`](crate::BrokerOptions).
     pub io_threads: Option<usize>,
@@ -93,9 +125,19 @@ impl ListenOptions {
             request_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
+            // Above the 60 s after which common load balancers give a connection up: whoever sends a request on one
+            // that its server is just ending has to answer for it.
+            keep_alive_timeout: Duration::from_secs(65),
             body_timeout: Duration::from_secs(30),
             socket_limits: SocketLimits::default(),
             handler_timeout: None,
+            min_body_rate: NonZeroU32::new(240),
+            write_timeout: Duration::from_secs(30),
+            max_header_size: 32 << 10,
+            max_headers: 100,
+            protocols: Vec::new(),
+            origins: Origins::Any,
+            max_handshakes: None,
             io_threads: None,
         }
     }
@@ -130,6 +172,7 @@ impl ListenOptions {
         lasting("requestTimeout", self.request_timeout)?;
         lasting("closeTimeout", self.close_timeout)?;
         lasting("headerTimeout", self.header_timeout)?;
+        lasting("keepAliveTimeout", self.keep_alive_timeout)?;
         lasting("bodyTimeout", self.body_timeout)?;
         if self.socket_limits.channels == Some(0) {
             return invalid("limits.channelsPerSocket", "at least 1 channel");
@@ -140,6 +183,8 @@ impl ListenOptions {
                 return invalid("handlerTimeout", "a time of at most 2^31 - 1 ms");
             }
         }
+        lasting("writeTimeout", self.write_timeout)?;
+        self.validate_handshake()?;
         if let Some(heartbeat) = self.heartbeat {
             lasting("heartbeat.interval", heartbeat.interval)?;
             if heartbeat.timeout <= heartbeat.interval {
@@ -156,6 +201,27 @@ impl ListenOptions {
     pub(crate) fn handler_milliseconds(&self) -> u32 {
         self.handler_timeout
             .map_or(0, |timeout| timeout.as_millis().max(1) as u32)
+    }
+
+    fn validate_handshake(&self) -> Result<(), StartError> {
+        if !HEAD_SIZES.contains(&self.max_header_size) {
+            return invalid("maxHeaderSize", "a size of 256 bytes to 1 MiB");
+        }
+        if !HEADER_COUNTS.contains(&self.max_headers) {
+            return invalid("maxHeaders", "a number from 1 to 1000");
+        }
+        let spoken = &self.protocols;
+        let is_repeated = |n: usize| spoken[..n].contains(&spoken[n]);
+        if spoken.len() > MAX_PROTOCOLS || (0..spoken.len()).any(is_repeated) {
+            return invalid("protocols", "at most 64 subprotocols, each of them once");
+        }
+        if matches!(&self.origins, Origins::List(list) if list.is_empty()) {
+            return invalid("origins", "at least one origin");
+        }
+        if self.max_handshakes == Some(0) {
+            return invalid("limits.handshakes", "a number of at least 1");
+        }
+        Ok(())
     }
 
     /// The shortest time that a sweep has to notice.
@@ -229,6 +295,24 @@ mod tests {
                 refused(|o| o.handler_timeout = Some(Duration::from_secs(1 << 31))),
                 "handlerTimeout",
             ),
+            (
+                refused(|o| o.keep_alive_timeout = Duration::ZERO),
+                "keepAliveTimeout",
+            ),
+            (
+                refused(|o| o.write_timeout = Duration::ZERO),
+                "writeTimeout",
+            ),
+            (refused(|o| o.max_header_size = 255), "maxHeaderSize"),
+            (refused(|o| o.max_headers = 1001), "maxHeaders"),
+            (
+                refused(|o| {
+                    o.protocols = ["a", "b", "a"].map(|p| p.parse().expect("a token")).into()
+                }),
+                "protocols",
+            ),
+            (refused(|o| o.origins = Origins::List([].into())), "origins"),
+            (refused(|o| o.max_handshakes = Some(0)), "limits.handshakes"),
             (
                 refused(|o| {
                     let time = Duration::from_secs(1);

@@ -71,6 +71,14 @@ pub struct Drops {
     pub violations: u64,
     /// Sockets cut because their peer fell silent.
     pub heartbeat_timeouts: u64,
+    /// Requests whose head or body came too slowly.
+    pub slow_requests: u64,
+    /// Connections cut because their peer did not read its answer.
+    pub unread_responses: u64,
+    /// Upgrades refused because of their origin.
+    pub refused_origins: u64,
+    /// Upgrades refused because too many were under way.
+    pub refused_handshakes: u64,
 }
 
 /// The queue of one worker.
@@ -129,6 +137,10 @@ pub(crate) struct ShardCounters {
     pub(crate) paused_sockets: Counter,
     pub(crate) over_rate: Counter,
     pub(crate) over_rate_closes: Counter,
+    pub(crate) slow_requests: Counter,
+    pub(crate) unread_responses: Counter,
+    pub(crate) refused_origins: Counter,
+    pub(crate) refused_handshakes: Counter,
 }
 
 impl ShardCounters {
@@ -151,6 +163,10 @@ impl ShardCounters {
         stats.paused_sockets += self.paused_sockets.get();
         stats.dropped.over_rate += self.over_rate.get();
         stats.dropped.over_rate_closes += self.over_rate_closes.get();
+        stats.dropped.slow_requests += self.slow_requests.get();
+        stats.dropped.unread_responses += self.unread_responses.get();
+        stats.dropped.refused_origins += self.refused_origins.get();
+        stats.dropped.refused_handshakes += self.refused_handshakes.get();
     }
 }
 

@@ -49,6 +49,15 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Ends the connection with a reset. What the kernel still held for a peer that does not read goes with it.
+    pub(crate) fn reset(self) {
+        if let Self::Tcp(stream) = &self {
+            let _ = stream.set_zero_linger(); // a peer that has gone already needs no reset
+        }
+    }
+}
+
 impl Unregistered {
     pub(crate) fn register(self) -> io::Result<Transport> {
         Ok(match self {

@@ -393,7 +393,14 @@ fn half_a_head_and_then_nothing_ends_the_connection() {
         client.send(half);
         client.drained();
     }
-    // Nor is a connection kept for good between two requests.
+    server.finish();
+}
+
+#[test]
+fn a_connection_is_not_kept_for_good_between_two_requests() {
+    let mut hasty = options();
+    hasty.keep_alive_timeout = Duration::from_millis(200);
+    let server = serve(hasty);
     let mut client = server.connect();
     assert_usable(&mut client);
     client.end();

@@ -11,6 +11,7 @@ use neon::prelude::*;
 use neon::thread::LocalKey;
 
 use crate::keep_alive::{self, EnvironmentId};
+use crate::origins::OriginFunction;
 use crate::worker::RegisteredWorker;
 
 /// Neon keeps one value per environment behind this key. Only the thread of the environment ever locks the mutex; it is
@@ -28,6 +29,8 @@ pub(crate) struct Environment {
     /// At most one of these is not retired. The others still finish what they were given.
     workers: Vec<RegisteredWorker>,
     last_handle: u32,
+    /// What judges the origins of servers that this thread has started.
+    origin_functions: Vec<OriginFunction>,
 }
 
 impl Environment {
@@ -41,6 +44,7 @@ impl Environment {
             channel,
             workers: Vec::new(),
             last_handle: 0,
+            origin_functions: Vec::new(),
         }
     }
 
@@ -77,6 +81,12 @@ impl Environment {
         Some(self.workers.swap_remove(position))
     }
 
+    pub(crate) fn add_origin_function(&mut self, function: OriginFunction) {
+        // Those of servers that have stopped are not missed by anybody.
+        self.origin_functions.retain(|one| !one.is_unused());
+        self.origin_functions.push(function);
+    }
+
     /// A server started or stopped since this thread registered.
     pub(crate) fn servers_changed(&mut self) {
         self.awaits_server = false;
@@ -98,6 +108,7 @@ impl Drop for Environment {
         keep_alive::remove_environment(self.id);
         // A thread that is terminated in the middle of a batch has calls collected that no shard was woken for.
         wsbroker_engine::uncork();
+        self.origin_functions.iter().for_each(OriginFunction::end);
         // The process ends with the main thread, and nobody is left to hand events to or to ask for the numbers.
         if !self.is_main_thread {
             self.workers.iter().for_each(RegisteredWorker::end);

@@ -8,6 +8,7 @@
 //! | [`worker`] | a thread that handles events: registering, waking, handing over batches |
 //! | [`keep_alive`] | when a thread's event loop must not end |
 //! | [`serve`] | `start` and `stop` |
+//! | [`origins`] | the application's function that judges origins |
 //! | [`listen_options`] | what `start` is told, as the engine takes it |
 //! | [`calls`] | the calls on sockets, channels and requests |
 //! | [`stats`] | the engine's numbers as an object |
@@ -23,6 +24,7 @@ mod environment;
 mod keep_alive;
 mod listen_options;
 mod log;
+mod origins;
 mod pin;
 mod serve;
 mod stats;

@@ -1,12 +1,17 @@
 //! The options of `start`, from JavaScript to the engine.
 
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::sync::Arc;
+
 use neon::prelude::*;
 use wsbroker_engine::{
-    Compression, CompressionMemory, Heartbeat, ListenOptions, OnExceed, Rate, SlowConsumer,
-    SocketLimits, SocketRate, StartError,
+    Compression, CompressionMemory, Heartbeat, ListenOptions, OnExceed, Origin, Origins, Rate,
+    SlowConsumer, SocketLimits, SocketRate, StartError, Subprotocol,
 };
 
-use crate::convert;
+use crate::origins::OriginFunction;
+use crate::{convert, environment};
 
 /// Every option is there and has been checked; what the engine still refuses is the answer.
 pub(crate) fn parse<'cx>(
@@ -26,7 +31,12 @@ pub(crate) fn parse<'cx>(
     parsed.request_timeout = convert::milliseconds(number("requestTimeout")?);
     parsed.close_timeout = convert::milliseconds(number("closeTimeout")?);
     parsed.header_timeout = convert::milliseconds(number("headerTimeout")?);
+    parsed.keep_alive_timeout = convert::milliseconds(number("keepAliveTimeout")?);
     parsed.body_timeout = convert::milliseconds(number("bodyTimeout")?);
+    parsed.min_body_rate = NonZeroU32::new(number("minBodyRate")? as u32);
+    parsed.write_timeout = convert::milliseconds(number("writeTimeout")?);
+    parsed.max_header_size = number("maxHeaderSize")? as usize;
+    parsed.max_headers = number("maxHeaders")? as usize;
     parsed.io_threads = match number("ioThreads")? {
         0.0 => None,
         count => Some(count as usize),
@@ -45,6 +55,19 @@ pub(crate) fn parse<'cx>(
     parsed.compression = compression(cx, options)?;
     let limits: Handle<'cx, JsObject> = options.prop(cx, "limits").get()?;
     parsed.socket_limits = socket_limits(cx, limits)?;
+    parsed.max_handshakes = match limits.prop(cx, "handshakes").get::<f64>()? {
+        0.0 => None,
+        count => Some(count as usize),
+    };
+    let protocols = options.prop(cx, "protocols").get()?;
+    parsed.protocols = match list::<Subprotocol>(cx, protocols, "protocols")? {
+        Ok(protocols) => protocols,
+        Err(error) => return Ok(Err(error)),
+    };
+    parsed.origins = match origins(cx, options)? {
+        Ok(origins) => origins,
+        Err(error) => return Ok(Err(error)),
+    };
     let drops: bool = options.prop(cx, "dropsForSlowConsumers").get()?;
     parsed.slow_consumer = if drops {
         SlowConsumer::Drop
@@ -103,4 +126,42 @@ fn socket_rate<'cx>(
     };
     let rate = Rate::new(capacity as u32, convert::milliseconds(interval));
     Ok(rate.map(|rate| SocketRate { rate, on_exceed }))
+}
+
+/// A list of origins; or a function, which belongs to this thread; or neither of them, which lets everybody in.
+fn origins<'cx>(
+    cx: &mut Cx<'cx>,
+    options: Handle<'cx, JsObject>,
+) -> NeonResult<Result<Origins, StartError>> {
+    if let Some(judge) = options.prop(cx, "judgeOrigin").get()? {
+        let function = OriginFunction::new(cx, judge);
+        let is_main_thread: bool = options.prop(cx, "isMainThread").get()?;
+        let mut environment = environment::get_or_create(cx, is_main_thread)?;
+        environment.add_origin_function(function.clone());
+        return Ok(Ok(Origins::Ask(Arc::new(function))));
+    }
+    let Some(origins) = options.prop(cx, "origins").get()? else {
+        return Ok(Ok(Origins::Any));
+    };
+    Ok(list::<Origin>(cx, origins, "origins")?.map(|list| Origins::List(list.into())))
+}
+
+/// Strings, each of which the engine can parse.
+fn list<T: FromStr>(
+    cx: &mut Cx,
+    strings: Handle<JsArray>,
+    name: &'static str,
+) -> NeonResult<Result<Vec<T>, StartError>> {
+    let mut parsed = Vec::new();
+    for value in strings.to_vec(cx)? {
+        let text = value.downcast_or_throw::<JsString, _>(cx)?.value(cx);
+        match text.parse() {
+            Ok(value) => parsed.push(value),
+            Err(_) => {
+                let expected = format!("other {name} than '{text}'");
+                return Ok(Err(StartError::InvalidArgument { name, expected }));
+            }
+        }
+    }
+    Ok(Ok(parsed))
 }

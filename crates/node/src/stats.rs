@@ -56,6 +56,10 @@ fn dropped<'cx>(cx: &mut Cx<'cx>, dropped: &Drops) -> JsResult<'cx, JsObject> {
             ("timedOutRequests", dropped.timed_out_requests),
             ("violations", dropped.violations),
             ("heartbeatTimeouts", dropped.heartbeat_timeouts),
+            ("slowRequests", dropped.slow_requests),
+            ("unreadResponses", dropped.unread_responses),
+            ("refusedOrigins", dropped.refused_origins),
+            ("refusedHandshakes", dropped.refused_handshakes),
         ],
     )
 }

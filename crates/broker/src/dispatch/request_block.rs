@@ -3,18 +3,24 @@
 //! All integers are little-endian `u32` words.
 //!
 //! ```text
-//! words     lengths of method, url, remote address; number of headers; bytes of all headers; bytes of the body
+//! words     lengths of method, url, remote address; number of headers; bytes of all headers; bytes of the body; length
+//!           of the subprotocol
 //! words     per header: length of the name, length of the value
-//! then      method, url, remote address, name and value of each header in turn, body
+//! then      method, url, remote address, name and value of each header in turn, body, subprotocol
 //! ```
 
 use http::HeaderMap;
 
 use super::batch::word;
 
+/// Words before the lengths of the headers.
+const WORDS: usize = 7;
+/// Which of them has the length of the subprotocol.
+const PROTOCOL: usize = 6;
+
 /// The packed content of an HTTP request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestBlock<'a>(pub(super) &'a [u8]);
+pub struct RequestBlock<'a>(pub(crate) &'a [u8]);
 
 impl<'a> RequestBlock<'a> {
     /// The method as it came, for example `GET`.
@@ -39,8 +45,8 @@ impl<'a> RequestBlock<'a> {
     pub fn headers(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let mut at = self.part(2).1;
         (0..word(self.0, 3) as usize).map(move |n| {
-            let name = word(self.0, 6 + 2 * n) as usize;
-            let value = word(self.0, 7 + 2 * n) as usize;
+            let name = word(self.0, WORDS + 2 * n) as usize;
+            let value = word(self.0, WORDS + 2 * n + 1) as usize;
             let start = at;
             at += name + value;
             (
@@ -57,9 +63,17 @@ impl<'a> RequestBlock<'a> {
         &self.0[start..start + word(self.0, 5) as usize]
     }
 
+    /// The subprotocol of an upgrade: of an open event the one that the client was told, before that the one that the
+    /// listener would choose.
+    #[must_use]
+    pub fn protocol(self) -> Option<&'a [u8]> {
+        let length = word(self.0, PROTOCOL) as usize;
+        (length > 0).then(|| &self.0[self.0.len() - length..])
+    }
+
     /// Part `n` of method, url, remote address, and where it ends.
     fn part(self, n: usize) -> (&'a [u8], usize) {
-        let mut start = 4 * (6 + 2 * word(self.0, 3) as usize);
+        let mut start = 4 * (WORDS + 2 * word(self.0, 3) as usize);
         for before in 0..n {
             start += word(self.0, before) as usize;
         }
@@ -80,7 +94,7 @@ pub(crate) fn request_block(
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
-    let words = 6 + 2 * headers.len();
+    let words = WORDS + 2 * headers.len();
     let size =
         4 * words + method.len() + url.len() + remote_address.len() + header_bytes + body.len();
     let mut block = Vec::with_capacity(size);
@@ -91,6 +105,7 @@ pub(crate) fn request_block(
         headers.len(),
         header_bytes,
         body.len(),
+        0,
     ] {
         push_word(&mut block, length as u32);
     }
@@ -109,6 +124,39 @@ pub(crate) fn request_block(
     block
 }
 
+/// Writes down the subprotocol, in the place of another.
+pub(crate) fn set_protocol(block: &mut Vec<u8>, protocol: Option<&str>) {
+    let protocol = protocol.unwrap_or_default();
+    let before = word(block, PROTOCOL) as usize;
+    block.truncate(block.len() - before);
+    block.extend_from_slice(protocol.as_bytes());
+    block[4 * PROTOCOL..][..4].copy_from_slice(&(protocol.len() as u32).to_le_bytes());
+}
+
 fn push_word(bytes: &mut Vec<u8>, word: u32) {
     bytes.extend_from_slice(&word.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_subprotocol_can_be_written_and_changed_and_nothing_else_is() {
+        let mut headers = HeaderMap::new();
+        headers.append("host", "example".parse().expect("a value"));
+        let plain = request_block("GET", "/", "::1", &headers, b"body");
+        let mut block = plain.clone();
+        for protocol in [Some("chat"), None, Some("a longer one"), Some("v1"), None] {
+            set_protocol(&mut block, protocol);
+            let read = RequestBlock(&block);
+            assert_eq!(read.protocol(), protocol.map(str::as_bytes));
+            assert_eq!((read.url(), read.body()), (&b"/"[..], &b"body"[..]));
+            assert_eq!(
+                read.headers().collect::<Vec<_>>(),
+                [(&b"host"[..], &b"example"[..])]
+            );
+        }
+        assert_eq!(block, plain);
+    }
 }

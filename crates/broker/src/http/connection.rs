@@ -1,29 +1,38 @@
 //! One connection, from accept until it is done or becomes a WebSocket.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
+use super::deadlines::{Deadlines, Overdue};
 use super::exchange::exchange;
-use crate::listener::{ConnectionGuard, ListenerShared, StopPhase};
+use super::timed::{Alarm, Timed};
+use crate::listener::{ConnectionGuard, Handshake, ListenerShared, StopPhase};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::{Command, Reserved};
 use crate::transport::Transport;
 
-/// About the largest request head: hyper's buffer, which holds it whole and may take one more read. Beyond it the
-/// answer is 431. Node takes 16 KiB; cookies of some frameworks come close to that.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How much hyper reads ahead at most: of a body, or of what a client sends behind an upgrade that is not decided yet.
+/// A head has to fit as well.
+const READ_AHEAD: usize = 64 * 1024;
 
-/// The most headers of one request; beyond it the answer is 431.
-const MAX_HEADERS: usize = 128;
+/// What half a head gets when its time is over.
+const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 25\r\n\r\nthe head came too slowly\n";
 
 /// After our last byte the peer's remaining ones are read and thrown away for this long, because closing a socket
 /// with unread bytes resets it, and the reset can overtake the answer (RFC 9112 section 9.6).
@@ -36,8 +45,26 @@ pub(super) struct Connection {
     pub(super) remote_address: String,
     /// An answer went out before its request had been read to the end.
     pub(super) cut_short: AtomicBool,
-    /// Filled by the exchange that answers 101: the place its socket has been given.
-    pub(super) upgraded: Mutex<Option<Reserved>>,
+    /// Filled by the exchange that answers 101.
+    pub(super) upgraded: Mutex<Option<Upgraded>>,
+    /// Locked by this connection's task alone, for single steps.
+    pub(super) deadlines: Mutex<Deadlines>,
+}
+
+/// A socket that is about to be.
+pub(super) struct Upgraded {
+    /// The place it has been given.
+    pub(super) reserved: Reserved,
+    pub(super) handshake: Handshake,
+}
+
+/// How a connection came to its end.
+enum End {
+    /// hyper is done with it, or it has become a WebSocket.
+    Done(hyper::Result<()>),
+    Overdue(Overdue),
+    /// By the deadline of a stop.
+    Cut,
 }
 
 /// Serves one connection to its end.
@@ -63,6 +90,7 @@ async fn serve_http(
         remote_address: transport.remote_address(),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
+        deadlines: Mutex::new(Deadlines::new(&listener.options)),
         listener: Arc::clone(&listener),
     });
     let service = service_fn({
@@ -70,59 +98,115 @@ async fn serve_http(
         // Pinned, for hyper is polled by hand below and that takes a service whose future may be moved.
         move |request| Box::pin(exchange(Arc::clone(&connection), request))
     });
+    let options = &listener.options;
     let mut http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(listener.options.header_timeout)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(transport), service);
+        .header_read_timeout(None) // ours are the `Deadlines`
+        .max_header_size(options.max_header_size)
+        .max_headers(options.max_headers)
+        .max_buf_size(READ_AHEAD.max(options.max_header_size))
+        .serve_connection(
+            TokioIo::new(Timed::new(transport, Arc::clone(&connection))),
+            service,
+        );
 
-    let mut draining = false;
-    let result = loop {
-        tokio::select! {
-            biased;
-            result = poll_fn(|cx| http.poll_without_shutdown(cx)) => break result,
-            now = StopPhase::changed(&mut phase) => match now {
-                StopPhase::Serving => {}
-                StopPhase::Draining if !draining => {
-                    draining = true;
-                    std::pin::Pin::new(&mut http).graceful_shutdown();
-                }
-                StopPhase::Draining => {}
-                StopPhase::Cut => {
-                    guard.forced();
-                    return Some(guard);
-                }
-            },
-        }
-    };
-    if let Err(error) = &result {
-        tracing::debug!(remote = connection.remote_address, %error, "an HTTP connection failed");
-    }
-
+    let end = drive(&mut http, &connection, &mut phase).await;
     let parts = http.into_parts();
-    let transport = parts.io.into_inner();
-    let adopted = connection.upgraded.lock().take();
-    match adopted {
-        Some(reserved) if result.is_ok() => {
+    let transport = parts.io.into_inner().into_inner();
+    let upgraded = connection.upgraded.lock().take();
+    match (end, upgraded) {
+        (End::Done(Ok(())), Some(upgraded)) => {
             shard.send(Command::Adopt {
-                reserved,
+                reserved: upgraded.reserved,
                 transport,
                 // The handshake's client may have sent frames right behind its request.
                 early: parts.read_buf,
                 guard,
+                handshake: upgraded.handshake,
             });
-            None
+            return None;
         }
-        _ => {
-            let cut_short = result.is_err() || connection.cut_short.load(Ordering::Relaxed);
+        (End::Cut, _) => guard.forced(),
+        (end, _) => {
             tokio::select! {
-                () = linger(transport, cut_short) => {}
+                () = part(&connection, end, transport) => {}
                 () = StopPhase::cut(&mut phase) => {}
             }
-            Some(guard)
         }
     }
+    Some(guard)
+}
+
+/// Lets hyper work until it is done, its peer has taken too long, or the deadline of a stop is over.
+async fn drive<S>(
+    http: &mut http1::Connection<TokioIo<Timed>, S>,
+    connection: &Connection,
+    phase: &mut watch::Receiver<StopPhase>,
+) -> End
+where
+    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible, Future: Unpin> + Unpin,
+{
+    let mut draining = false;
+    let mut alarm = Alarm::default();
+    loop {
+        tokio::select! {
+            biased;
+            result = poll_fn(|cx| http.poll_without_shutdown(cx)) => return End::Done(result),
+            now = StopPhase::changed(phase) => match now {
+                StopPhase::Serving => {}
+                StopPhase::Draining if !draining => {
+                    draining = true;
+                    std::pin::Pin::new(&mut *http).graceful_shutdown();
+                }
+                StopPhase::Draining => {}
+                StopPhase::Cut => return End::Cut,
+            },
+            overdue = poll_fn(|cx| alarm.poll_overdue(cx, &connection.deadlines)) => match overdue {
+                Overdue::Body => {} // its exchange sees it when hyper is polled again
+                overdue => return End::Overdue(overdue),
+            },
+        }
+    }
+}
+
+/// Ends a connection that has not become a WebSocket, and takes down why.
+async fn part(connection: &Connection, end: End, mut transport: Transport) {
+    let counters = &connection.shard.counters;
+    let remote = &connection.remote_address;
+    let cut_short = match end {
+        End::Done(result) => {
+            if let Err(error) = &result {
+                tracing::debug!(remote, %error, "an HTTP connection failed");
+            }
+            result.is_err() || connection.cut_short.load(Ordering::Relaxed)
+        }
+        End::Overdue(Overdue::Head) => {
+            counters.slow_requests.add(1);
+            tracing::debug!(remote, "the head of a request came too slowly");
+            // Nothing else waits to be written, so it fits; where it does not, nobody reads it.
+            let _ = at_once(transport.write(HEAD_TOO_SLOW)).await;
+            true
+        }
+        End::Overdue(Overdue::Unread) => {
+            counters.unread_responses.add(1);
+            tracing::debug!(remote, "a peer does not read its answer");
+            return transport.reset();
+        }
+        // Of a request of which nothing came nothing is lost; a body is its exchange's.
+        End::Overdue(Overdue::Idle | Overdue::Body) | End::Cut => false,
+    };
+    linger(transport, cut_short).await;
+}
+
+/// What comes of this without waiting.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// Ends our side. A peer that may still be sending is read, within bounds, until it ends its own.
@@ -133,9 +217,8 @@ async fn linger(mut transport: Transport, cut_short: bool) {
     let mut scrap = [0; 4096];
     if !cut_short {
         // Between two requests: usually nothing is on its way, and nothing is gained by waiting.
-        let mut read = std::pin::pin!(transport.read(&mut scrap));
-        let now = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
-        if !matches!(now, Poll::Ready(Ok(n)) if n > 0) {
+        let now = at_once(transport.read(&mut scrap)).await;
+        if !matches!(now, Some(Ok(n)) if n > 0) {
             return;
         }
     }

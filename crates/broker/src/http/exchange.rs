@@ -1,22 +1,28 @@
 //! One request and its answer.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{Method, Request, StatusCode, Version, request};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http::{HeaderMap, Method, Request, StatusCode, Version, request};
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming};
 use tokio::sync::oneshot;
 
-use super::connection::Connection;
-use super::response::{Response, closing};
+use super::connection::{Connection, Upgraded};
+use super::origin::OriginCheckup;
+use super::response::{Response, ResponseError, closing};
 use super::upgrade;
-use crate::dispatch::request_block::request_block;
+use crate::dispatch::request_block::{request_block, set_protocol};
 use crate::id::RequestId;
-use crate::shard::inbox::{Command, UpgradeReply};
+use crate::listener::Handshake;
+use crate::shard::inbox::{Command, Reserved, UpgradeReply};
+use crate::shard::origin_refused;
 
 type HttpResponse = http::Response<Full<Bytes>>;
 
@@ -25,6 +31,7 @@ pub(super) async fn exchange(
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
+    connection.deadlines.lock().head_ended();
     let (head, body) = request.into_parts();
     let response = if !names_its_host(&head) {
         let text = "exactly one Host header is needed\n";
@@ -35,6 +42,7 @@ pub(super) async fn exchange(
     } else {
         answer(&connection, &head, body).await
     };
+    connection.deadlines.lock().answered();
     Ok(response)
 }
 
@@ -93,80 +101,133 @@ async fn collect(
     if declared.is_some_and(|length| length > options.max_body_size as u64) {
         return Err(too_large());
     }
-    let collecting = async {
-        let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                return Err(Response::plain(
-                    StatusCode::BAD_REQUEST,
-                    "the body is broken\n",
-                ));
-            };
-            let Ok(data) = frame.into_data() else {
-                continue; // trailers carry nothing a handler sees
-            };
-            if whole.len() + data.len() > options.max_body_size {
-                return Err(too_large());
-            }
-            whole.extend_from_slice(&data);
+    connection.deadlines.lock().body_began();
+    let mut whole = BytesMut::new();
+    while let Some(frame) = next_frame(connection, &mut body).await? {
+        let Ok(data) = frame.into_data() else {
+            continue; // trailers carry nothing a handler sees
+        };
+        if whole.len() + data.len() > options.max_body_size {
+            return Err(too_large());
         }
-        Ok(whole.freeze())
-    };
-    tokio::time::timeout(options.body_timeout, collecting)
-        .await
-        .unwrap_or_else(|_| {
+        whole.extend_from_slice(&data);
+        connection.deadlines.lock().body_received(data.len());
+    }
+    connection.deadlines.lock().body_ended();
+    Ok(whole.freeze())
+}
+
+/// More of the body; `None` at its end.
+async fn next_frame(
+    connection: &Connection,
+    body: &mut Incoming,
+) -> Result<Option<Frame<Bytes>>, Response> {
+    let frame = poll_fn(|cx| {
+        // Whoever finds the body late polls the connection, and so this, once more.
+        if connection.deadlines.lock().body_is_late() {
+            return Poll::Ready(Err(()));
+        }
+        Pin::new(&mut *body).poll_frame(cx).map(Ok)
+    });
+    match frame.await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(frame))) => Ok(Some(frame)),
+        Ok(Some(Err(_))) => {
+            let text = "the body is broken\n";
+            Err(Response::plain(StatusCode::BAD_REQUEST, text))
+        }
+        Err(()) => {
+            connection.shard.counters.slow_requests.add(1);
             let text = "the body came too slowly\n";
             Err(Response::plain(StatusCode::REQUEST_TIMEOUT, text))
-        })
+        }
+    }
 }
 
 async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpResponse {
-    let options = &connection.listener.options;
-    let checked = upgrade::check(head)
-        .and_then(|key| Ok((key, upgrade::negotiate(head, options.compression.as_ref())?)));
-    let (key, extension) = match checked {
-        Ok(checked) => checked,
+    match open_socket(connection, head).await {
+        Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(
                 remote = connection.remote_address,
                 status = refusal.status,
                 "a handshake was refused"
             );
-            return refusal.into_http(&head.method);
+            refusal.into_http(&head.method)
+        }
+    }
+}
+
+/// The 101, or the answer to a handshake that is not to be.
+async fn open_socket(
+    connection: &Connection,
+    head: &request::Parts,
+) -> Result<HttpResponse, Response> {
+    let (listener, counters) = (&connection.listener, &connection.shard.counters);
+    let key = upgrade::check(head)?;
+    let extension = upgrade::negotiate(head, listener.options.compression.as_ref())?;
+    let question = match listener.options.origins.check(&head.headers) {
+        OriginCheckup::Allowed => None,
+        OriginCheckup::Asked(question) => Some(question),
+        OriginCheckup::Refused => {
+            counters.refused_origins.add(1);
+            return Err(origin_refused());
         }
     };
+    let Some(handshake) = Handshake::begin(listener) else {
+        counters.refused_handshakes.add(1);
+        let text = "too many handshakes at once\n";
+        let refusal = Response::plain(StatusCode::SERVICE_UNAVAILABLE, text);
+        return Err(refusal.with("retry-after", "1"));
+    };
+
+    let mut block = pack(connection, head, &[]);
+    let protocol = upgrade::choose_protocol(&listener.options.protocols, &head.headers);
+    set_protocol(&mut block, protocol);
     let (reply, answer) = oneshot::channel();
     let waiting = Waiting::new(connection);
     connection.shard.send(Command::Upgrade {
         id: waiting.id,
-        block: pack(connection, head, &[]),
-        listener: Arc::clone(&connection.listener),
+        block,
+        listener: Arc::clone(listener),
         deflate: extension.as_ref().map(|accepted| accepted.deflate),
+        question,
         reply,
     });
     let reply = answer
         .await
         .unwrap_or_else(|_| UpgradeReply::Refused(unanswered()));
     waiting.answered();
-    let (reserved, acceptance) = match reply {
-        UpgradeReply::Refused(refusal) => return refusal.into_http(&head.method),
-        UpgradeReply::Accepted(reserved, acceptance) => (reserved, acceptance),
-    };
-    let extensions = extension.as_ref().map(|accepted| &*accepted.response);
-    match upgrade::accept_headers(&key, &acceptance, extensions, &head.headers) {
-        Ok(headers) => {
-            let mut response = HttpResponse::default();
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            *response.headers_mut() = headers;
-            *connection.upgraded.lock() = Some(reserved);
-            response
-        }
-        Err(error) => {
-            tracing::debug!(%error, "the headers of an accepted upgrade cannot be sent");
-            let text = "Internal Server Error\n";
-            Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text).into_http(&Method::GET)
+    match reply {
+        UpgradeReply::Refused(refusal) => Err(refusal),
+        UpgradeReply::Accepted(reserved, acceptance) => {
+            let extensions = extension.as_ref().map(|accepted| &*accepted.response);
+            let headers = upgrade::accept_headers(&key, &acceptance, extensions);
+            switch_protocols(connection, headers, reserved, handshake)
         }
     }
+}
+
+/// The 101. With it the connection has a place for its socket.
+fn switch_protocols(
+    connection: &Connection,
+    headers: Result<HeaderMap, ResponseError>,
+    reserved: Reserved,
+    handshake: Handshake,
+) -> Result<HttpResponse, Response> {
+    let headers = headers.map_err(|error| {
+        tracing::debug!(%error, "the headers of an accepted upgrade cannot be sent");
+        let text = "Internal Server Error\n";
+        Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text)
+    })?;
+    let mut response = HttpResponse::default();
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    *connection.upgraded.lock() = Some(Upgraded {
+        reserved,
+        handshake,
+    });
+    Ok(response)
 }
 
 fn pack(connection: &Connection, head: &request::Parts, body: &[u8]) -> Vec<u8> {

@@ -4,6 +4,10 @@
 //! command, like everything else that happens; the answer comes back by a one-shot.
 
 pub(crate) mod connection;
+mod deadlines;
 mod exchange;
+pub(crate) mod origin;
 pub(crate) mod response;
+pub(crate) mod subprotocol;
+mod timed;
 pub(crate) mod upgrade;

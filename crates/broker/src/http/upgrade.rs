@@ -8,6 +8,7 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
 use super::response::{Acceptance, Response, ResponseError, parse_headers};
+use super::subprotocol::{self, Subprotocol};
 use crate::codec::{self, AcceptedOffer};
 use crate::compression::Compression;
 
@@ -68,13 +69,11 @@ pub(super) fn negotiate(
     })
 }
 
-/// The headers of the 101. A subprotocol the client did not offer would make it fail the connection, so it is
-/// left out (RFC 6455 section 4.2.2).
+/// The headers of the 101. The acceptance's subprotocol is one that the client offered.
 pub(crate) fn accept_headers(
     key: &str,
     acceptance: &Acceptance,
     extensions: Option<&str>,
-    offered: &HeaderMap,
 ) -> Result<HeaderMap, ResponseError> {
     let mut headers = parse_headers(&acceptance.headers)?;
     for ours in [
@@ -98,7 +97,6 @@ pub(crate) fn accept_headers(
         headers.insert(SEC_WEBSOCKET_EXTENSIONS, value);
     }
     if let Some(protocol) = &acceptance.protocol
-        && offers(offered, protocol)
         && let Ok(value) = HeaderValue::try_from(protocol.as_str())
     {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
@@ -106,9 +104,17 @@ pub(crate) fn accept_headers(
     Ok(headers)
 }
 
-/// Subprotocol names are compared exactly.
-fn offers(headers: &HeaderMap, protocol: &str) -> bool {
-    tokens(headers, &SEC_WEBSOCKET_PROTOCOL).any(|token| token == protocol)
+/// The subprotocol that a listener chooses by itself.
+pub(crate) fn choose_protocol<'a>(
+    spoken: &'a [Subprotocol],
+    headers: &HeaderMap,
+) -> Option<&'a str> {
+    if spoken.is_empty() {
+        return None;
+    }
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered: Vec<_> = subprotocol::offered(values.map(HeaderValue::as_bytes)).collect();
+    subprotocol::choose(spoken, &offered)
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {

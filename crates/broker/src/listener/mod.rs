@@ -16,9 +16,11 @@ use crate::shard::inbox::Command;
 
 mod accept;
 mod bind;
+mod handshakes;
 
 pub(crate) use accept::accept;
 pub(crate) use bind::{Bound, bind};
+pub(crate) use handshakes::Handshake;
 
 /// A running listener. Dropping it does not stop it.
 pub struct Listener {
@@ -70,6 +72,8 @@ pub(crate) struct ListenerShared {
     phase: watch::Sender<StopPhase>,
     /// The accept task, connections and sockets; at zero a stop is done.
     alive: AtomicUsize,
+    /// Upgrades that are under way.
+    handshakes: AtomicUsize,
     /// Close events since the stop began.
     closed: AtomicU64,
     forced: AtomicU64,
@@ -126,8 +130,8 @@ impl Listener {
         &self.address
     }
 
-    /// Stops accepting, says goodbye to every socket, at once or over [`StopOptions::spread`], lets requests finish, and cuts what is left after the timeout.
-    /// Then `done` is called, on an I/O thread; the address is free by then. A second stop changes nothing and
+    /// Stops accepting, says goodbye to every socket, at once or over [`StopOptions::spread`], lets requests finish, and
+    /// cuts what is left after the timeout. Then `done` is called, on an I/O thread; the address is free by then. A second stop changes nothing and
     /// reports the same.
     pub fn stop(&self, options: StopOptions, done: Done) {
         let mut stop = self.shared.stop.lock();
@@ -179,6 +183,7 @@ impl ListenerShared {
             core: Arc::downgrade(core),
             phase: watch::Sender::new(StopPhase::Serving),
             alive: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
             closed: AtomicU64::new(0),
             forced: AtomicU64::new(0),
             forced_sockets: AtomicU64::new(0),

@@ -23,7 +23,7 @@ impl Shard {
         let held: Vec<_> = self
             .requests
             .iter()
-            .filter(|(_, pending)| pending.worker.id == worker.id)
+            .filter(|(_, pending)| pending.is_held_by(worker))
             .map(|(id, _)| *id)
             .collect();
 
@@ -38,7 +38,7 @@ impl Shard {
                 if self
                     .requests
                     .get(&id)
-                    .is_some_and(|p| p.worker.id == worker.id)
+                    .is_some_and(|pending| pending.is_held_by(worker))
                 {
                     self.give_back(id);
                 }
@@ -84,6 +84,7 @@ impl Shard {
         };
         let next = match &mut pending.kind {
             Kind::Request(_) => self.core.roster.for_request(),
+            Kind::Origin { .. } => return, // no worker was given it
             // Without anybody left who decides it is not accepted for that.
             Kind::Upgrade { heir, .. } => self.core.roster.for_upgrade().and_then(|turn| {
                 *heir = turn.heir;
@@ -93,7 +94,7 @@ impl Shard {
         let Some(next) = next else {
             return self.give_back(id);
         };
-        pending.worker = Arc::clone(&next);
+        pending.worker = Some(Arc::clone(&next));
         self.staging.batch_of(&next).copy(record);
     }
 }

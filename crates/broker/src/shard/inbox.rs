@@ -11,9 +11,10 @@ use crate::broker::Publication;
 use crate::codec::PerMessageDeflate;
 use crate::codec::close;
 use crate::dispatch::queue::WorkerQueue;
+use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
-use crate::listener::{Bound, ConnectionGuard, ListenerShared};
+use crate::listener::{Bound, ConnectionGuard, Handshake, ListenerShared};
 use crate::registry::SocketEntry;
 use crate::transport::{Transport, Unregistered};
 
@@ -42,7 +43,14 @@ pub(crate) enum Command {
         block: Vec<u8>,
         listener: Arc<ListenerShared>,
         deflate: Option<PerMessageDeflate>,
+        /// What has to be asked about its origin before.
+        question: Option<Box<OriginQuestion>>,
         reply: oneshot::Sender<UpgradeReply>,
+    },
+    /// The application has judged the origin of an upgrade.
+    JudgeOrigin {
+        request: RequestId,
+        verdict: OriginVerdict,
     },
     /// The client of a request is gone.
     ClientGone(RequestId),
@@ -64,6 +72,8 @@ pub(crate) enum Command {
         transport: Transport,
         early: Bytes,
         guard: ConnectionGuard,
+        /// Ends with this.
+        handshake: Handshake,
     },
     /// The 101 could not be sent.
     Abandon(Arc<SocketEntry>),

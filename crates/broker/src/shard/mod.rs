@@ -32,6 +32,7 @@ mod transmit;
 mod turn;
 
 use inbox::Command;
+pub(crate) use requests::origin_refused;
 use turn::Shard;
 
 /// A shard as the other threads see it.

@@ -16,7 +16,9 @@ use super::socket::Socket;
 use super::turn::{Shard, find};
 use crate::codec::PerMessageDeflate;
 use crate::dispatch::queue::WorkerQueue;
+use crate::dispatch::request_block::{RequestBlock, set_protocol};
 use crate::http::response::{Acceptance, Response};
+use crate::http::subprotocol;
 use crate::listener::{ConnectionGuard, ListenerShared};
 use crate::name::ChannelName;
 use crate::registry::SocketEntry;
@@ -28,9 +30,9 @@ impl Shard {
         &mut self,
         listener: Arc<ListenerShared>,
         worker: Arc<WorkerQueue>,
-        request: Vec<u8>,
+        mut request: Vec<u8>,
         deflate: Option<PerMessageDeflate>,
-        acceptance: Acceptance,
+        mut acceptance: Acceptance,
         reply: oneshot::Sender<UpgradeReply>,
     ) {
         if listener.is_stopping() {
@@ -56,6 +58,7 @@ impl Shard {
             let _ = reply.send(UpgradeReply::Refused(refusal));
             return;
         }
+        settle_protocol(&mut request, &mut acceptance);
         let place = self.sockets.vacant_entry();
         let entry = SocketEntry::new(
             self.core.registry.next_id(),
@@ -117,4 +120,23 @@ impl Shard {
 
 fn distinct(channels: &[ChannelName]) -> usize {
     channels.iter().collect::<HashSet<_>>().len()
+}
+
+/// Makes the subprotocol of the request and of the acceptance the same: the one that the worker named, if the client
+/// offers it, or else the one that the listener chose when the request was read.
+fn settle_protocol(request: &mut Vec<u8>, acceptance: &mut Acceptance) {
+    if let Some(named) = acceptance.protocol.take() {
+        let is_offered = offers(RequestBlock(request), &named);
+        set_protocol(request, is_offered.then_some(&named));
+    }
+    let chosen = RequestBlock(request).protocol();
+    acceptance.protocol = chosen.map(|name| String::from_utf8_lossy(name).into_owned());
+}
+
+fn offers(request: RequestBlock<'_>, protocol: &str) -> bool {
+    let offer = request
+        .headers()
+        .filter(|(name, _)| *name == b"sec-websocket-protocol")
+        .map(|(_, value)| value);
+    subprotocol::offered(offer).any(|name| name == protocol)
 }

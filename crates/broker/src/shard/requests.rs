@@ -10,13 +10,15 @@ use super::turn::Shard;
 use crate::codec::PerMessageDeflate;
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::UpgradeTurn;
+use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
 use crate::listener::ListenerShared;
 
 /// A request that was, or is about to be, given to a worker.
 pub(super) struct Pending {
-    pub(super) worker: Arc<WorkerQueue>,
+    /// `None` while its origin is being judged.
+    pub(super) worker: Option<Arc<WorkerQueue>>,
     pub(super) listener: Arc<ListenerShared>,
     /// When it was read, in the shard's milliseconds.
     pub(super) since: u32,
@@ -25,6 +27,14 @@ pub(super) struct Pending {
 
 pub(super) enum Kind {
     Request(oneshot::Sender<Response>),
+    /// An upgrade of which the application has to judge the origin.
+    Origin {
+        reply: oneshot::Sender<UpgradeReply>,
+        block: Vec<u8>,
+        deflate: Option<PerMessageDeflate>,
+        /// Lives as long as the judgement is wanted.
+        _asks: Arc<()>,
+    },
     Upgrade {
         reply: oneshot::Sender<UpgradeReply>,
         /// The packed request, which the open event needs again.
@@ -40,8 +50,16 @@ impl Pending {
         // The connection may have gone at this moment; then nobody needs the answer.
         match self.kind {
             Kind::Request(reply) => drop(reply.send(response)),
-            Kind::Upgrade { reply, .. } => drop(reply.send(UpgradeReply::Refused(response))),
+            Kind::Upgrade { reply, .. } | Kind::Origin { reply, .. } => {
+                drop(reply.send(UpgradeReply::Refused(response)));
+            }
         }
+    }
+
+    pub(super) fn is_held_by(&self, worker: &WorkerQueue) -> bool {
+        self.worker
+            .as_ref()
+            .is_some_and(|held_by| held_by.id == worker.id)
     }
 }
 
@@ -60,9 +78,79 @@ impl Shard {
             return;
         };
         self.staging.batch_of(&worker).request(id, block);
-        self.wait(id, worker, listener, Kind::Request(reply));
+        let pending = Pending {
+            worker: Some(worker),
+            listener,
+            since: self.now,
+            kind: Kind::Request(reply),
+        };
+        self.requests.insert(id, pending);
     }
 
+    /// Asks the application whether pages of this origin may connect.
+    pub(super) fn ask_origin(
+        &mut self,
+        id: RequestId,
+        block: Vec<u8>,
+        listener: Arc<ListenerShared>,
+        deflate: Option<PerMessageDeflate>,
+        question: OriginQuestion,
+        reply: oneshot::Sender<UpgradeReply>,
+    ) {
+        let asks = Arc::new(());
+        question.ask(&self.handle, id, &asks);
+        let pending = Pending {
+            worker: None,
+            listener,
+            since: self.now,
+            kind: Kind::Origin {
+                reply,
+                block,
+                deflate,
+                _asks: asks,
+            },
+        };
+        self.requests.insert(id, pending);
+    }
+
+    pub(super) fn judge_origin(&mut self, id: RequestId, verdict: OriginVerdict) {
+        let Some(Pending {
+            listener,
+            since,
+            kind:
+                Kind::Origin {
+                    reply,
+                    block,
+                    deflate,
+                    ..
+                },
+            ..
+        }) = self.requests.remove(&id)
+        else {
+            return; // its client has gone, or its time is over
+        };
+        let refusal = match verdict {
+            // The time that this took is part of what there is for the whole decision.
+            OriginVerdict::Allowed => {
+                return self.upgrade(id, block, listener, deflate, reply, since);
+            }
+            OriginVerdict::Refused => {
+                self.handle.counters.refused_origins.add(1);
+                origin_refused()
+            }
+            OriginVerdict::Failed => {
+                let text = "Internal Server Error\n";
+                Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text)
+            }
+            OriginVerdict::Unavailable => {
+                self.handle.counters.unanswered_requests.add(1);
+                nobody()
+            }
+        };
+        let _ = reply.send(UpgradeReply::Refused(refusal));
+    }
+
+    /// Offers an upgrade, which was read at `since`, to a worker that decides, or accepts it.
     pub(super) fn upgrade(
         &mut self,
         id: RequestId,
@@ -70,6 +158,7 @@ impl Shard {
         listener: Arc<ListenerShared>,
         deflate: Option<PerMessageDeflate>,
         reply: oneshot::Sender<UpgradeReply>,
+        since: u32,
     ) {
         let Some(UpgradeTurn { decider, heir }) = self.core.roster.for_upgrade() else {
             self.handle.counters.unanswered_requests.add(1);
@@ -79,13 +168,18 @@ impl Shard {
         match decider {
             Some(decider) => {
                 self.staging.batch_of(&decider).upgrade(id, &block);
-                let kind = Kind::Upgrade {
-                    reply,
-                    block,
-                    deflate,
-                    heir,
+                let pending = Pending {
+                    worker: Some(decider),
+                    listener,
+                    since,
+                    kind: Kind::Upgrade {
+                        reply,
+                        block,
+                        deflate,
+                        heir,
+                    },
                 };
-                self.wait(id, decider, listener, kind);
+                self.requests.insert(id, pending);
             }
             None => {
                 let acceptance = Acceptance::default();
@@ -94,27 +188,8 @@ impl Shard {
         }
     }
 
-    fn wait(
-        &mut self,
-        id: RequestId,
-        worker: Arc<WorkerQueue>,
-        listener: Arc<ListenerShared>,
-        kind: Kind,
-    ) {
-        let since = self.now;
-        self.requests.insert(
-            id,
-            Pending {
-                worker,
-                listener,
-                since,
-                kind,
-            },
-        );
-    }
-
     pub(super) fn respond(&mut self, id: RequestId, response: Response) {
-        match self.requests.remove(&id) {
+        match self.take_given(id) {
             Some(Pending {
                 kind: Kind::Request(reply),
                 ..
@@ -126,7 +201,7 @@ impl Shard {
     }
 
     pub(super) fn decide(&mut self, id: RequestId, decision: UpgradeDecision) {
-        let Some(pending) = self.requests.remove(&id) else {
+        let Some(pending) = self.take_given(id) else {
             self.handle.counters.late_responses.add(1);
             return;
         };
@@ -165,7 +240,14 @@ impl Shard {
                 let text = "Internal Server Error\n";
                 let _ = reply.send(Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text));
             }
+            (Kind::Origin { .. }, _) => unreachable!("no worker was given it"),
         }
+    }
+
+    /// A request that a worker was given and may answer.
+    fn take_given(&mut self, id: RequestId) -> Option<Pending> {
+        self.requests.get(&id)?.worker.as_ref()?;
+        self.requests.remove(&id)
     }
 
     pub(super) fn client_gone(&mut self, id: RequestId) {
@@ -187,10 +269,13 @@ impl Shard {
     /// Nobody waits for the answer any more. A worker that has left takes no more batches, but it may still be handling
     /// the request.
     fn tell_abort(&mut self, pending: &Pending, id: RequestId) {
-        if pending.worker.is_closed() {
-            pending.worker.abort(id);
+        let Some(worker) = &pending.worker else {
+            return; // no worker has heard of it
+        };
+        if worker.is_closed() {
+            worker.abort(id);
         } else {
-            self.staging.batch_of(&pending.worker).abort(id);
+            self.staging.batch_of(worker).abort(id);
         }
     }
 
@@ -201,6 +286,12 @@ impl Shard {
             pending.refuse(nobody());
         }
     }
+}
+
+/// Pages of that origin may not connect.
+pub(crate) fn origin_refused() -> Response {
+    let text = "this origin may not connect\n";
+    Response::plain(StatusCode::FORBIDDEN, text)
 }
 
 /// No worker can take this at the moment.

@@ -149,10 +149,13 @@ impl Shard {
                 block,
                 listener,
                 deflate,
+                question,
                 reply,
-            } => {
-                self.upgrade(id, block, listener, deflate, reply);
-            }
+            } => match question {
+                Some(question) => self.ask_origin(id, block, listener, deflate, *question, reply),
+                None => self.upgrade(id, block, listener, deflate, reply, self.now),
+            },
+            Command::JudgeOrigin { request, verdict } => self.judge_origin(request, verdict),
             Command::ClientGone(id) => self.client_gone(id),
             Command::Disconnected(guard) => self.departed.push(guard),
             Command::Respond { id, response } => self.respond(id, *response),
@@ -162,8 +165,10 @@ impl Shard {
                 transport,
                 early,
                 guard,
+                handshake,
             } => {
                 self.adopt(reserved, transport, early, guard);
+                drop(handshake);
             }
             Command::Abandon(entry) => self.abandon(&entry),
             Command::Deliver { entry, frame } => self.deliver(&entry, frame),

@@ -46,6 +46,7 @@ pub(crate) struct Head {
     pub(crate) method: String,
     pub(crate) url: String,
     pub(crate) remote_address: String,
+    pub(crate) protocol: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -60,6 +61,7 @@ impl Head {
             method: text(block.method()),
             url: text(block.url()),
             remote_address: text(block.remote_address()),
+            protocol: block.protocol().map(text),
             headers: block.headers().map(|(n, v)| (text(n), text(v))).collect(),
             body: block.body().to_vec(),
         }

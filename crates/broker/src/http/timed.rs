@@ -1,0 +1,204 @@
+//! The stream under hyper, which sees bytes come and go, and the one timer of a connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::connection::Connection;
+use super::deadlines::{Deadlines, Overdue};
+use crate::transport::Transport;
+
+/// Tells the connection's deadlines what the peer does.
+pub(super) struct Timed {
+    transport: Transport,
+    connection: Arc<Connection>,
+    /// The last write was refused.
+    is_blocked: bool,
+}
+
+impl Timed {
+    pub(super) fn new(transport: Transport, connection: Arc<Connection>) -> Self {
+        Self {
+            transport,
+            connection,
+            is_blocked: false,
+        }
+    }
+
+    pub(super) fn into_inner(self) -> Transport {
+        self.transport
+    }
+
+    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let is_blocked = result.is_pending();
+        if is_blocked {
+            self.connection.deadlines.lock().blocked();
+        } else if self.is_blocked {
+            self.connection.deadlines.lock().written();
+        }
+        self.is_blocked = is_blocked;
+        result
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.transport).poll_read(cx, buffer));
+        if buffer.filled().len() > before {
+            self.connection.deadlines.lock().received();
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.transport).poll_write(cx, bytes);
+        self.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.transport).poll_write_vectored(cx, slices);
+        self.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+/// Wakes a connection for its next deadline. There is a timer from the first moment that something is waited for, and
+/// it is set again only when a deadline comes before it; one that goes off too early is set to what is next then. So
+/// a connection that is served request after request touches it every few seconds, and not with each of them.
+#[derive(Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// To be polled last, when all that has come is known.
+    pub(super) fn poll_overdue(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadlines: &Mutex<Deadlines>,
+    ) -> Poll<Overdue> {
+        loop {
+            let mut deadlines = deadlines.lock();
+            if !deadlines.is_waiting() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if let Some(overdue) = deadlines.overdue(now) {
+                return Poll::Ready(overdue);
+            }
+            let Some((deadline, _)) = deadlines.next(now) else {
+                return Poll::Pending;
+            };
+            drop(deadlines);
+            match &mut self.0 {
+                Some(timer) if !timer.is_elapsed() && timer.deadline() <= deadline => {
+                    return Poll::Pending; // it knows this task's waker from the last time
+                }
+                Some(timer) => timer.as_mut().reset(deadline),
+                None => self.0 = Some(Box::pin(sleep_until(deadline))),
+            }
+            if let Some(timer) = &mut self.0 {
+                ready!(timer.as_mut().poll(cx));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::address::BindAddress;
+    use crate::options::ListenOptions;
+
+    /// Heads have 10 s, and kept connections 60 s.
+    fn deadlines() -> Mutex<Deadlines> {
+        let mut options = ListenOptions::new(BindAddress::Inet {
+            host: None,
+            port: 0,
+        });
+        options.header_timeout = Duration::from_secs(10);
+        options.keep_alive_timeout = Duration::from_secs(60);
+        Mutex::new(Deadlines::new(&options))
+    }
+
+    /// What is overdue next, and how many seconds from now.
+    async fn next(alarm: &mut Alarm, deadlines: &Mutex<Deadlines>) -> (Overdue, u64) {
+        let began = Instant::now();
+        let overdue = poll_fn(|cx| alarm.poll_overdue(cx, deadlines)).await;
+        (overdue, (Instant::now() - began).as_secs())
+    }
+
+    async fn nothing(alarm: &mut Alarm, deadlines: &Mutex<Deadlines>) {
+        let now = poll_fn(|cx| Poll::Ready(alarm.poll_overdue(cx, deadlines))).await;
+        assert!(now.is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_off_at_the_deadline() {
+        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
+        assert_eq!(next(&mut alarm, &deadlines).await, (Overdue::Idle, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_moves_back_is_kept_by_the_timer_that_was_set_before() {
+        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
+        nothing(&mut alarm, &deadlines).await;
+        tokio::time::advance(Duration::from_secs(4)).await;
+        deadlines.lock().head_ended();
+        nothing(&mut alarm, &deadlines).await;
+        deadlines.lock().answered();
+        assert_eq!(next(&mut alarm, &deadlines).await, (Overdue::Idle, 60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_comes_earlier_is_not_slept_through() {
+        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
+        deadlines.lock().head_ended();
+        nothing(&mut alarm, &deadlines).await;
+        deadlines.lock().answered();
+        nothing(&mut alarm, &deadlines).await;
+        tokio::time::advance(Duration::from_secs(20)).await;
+        deadlines.lock().received();
+        assert_eq!(next(&mut alarm, &deadlines).await, (Overdue::Head, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_nothing_is_waited_for_there_is_no_timer() {
+        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
+        deadlines.lock().head_ended();
+        nothing(&mut alarm, &deadlines).await;
+        assert!(alarm.0.is_none());
+    }
+}
