@@ -4,6 +4,7 @@
 
 import { WsBrokerError } from './errors.cjs';
 import type { NativeData } from './native.cjs';
+import { didYouMean } from './suggest.cjs';
 
 /** The longest channel name, in bytes of UTF-8. */
 const MAX_CHANNEL_NAME = 512;
@@ -150,4 +151,18 @@ export function checkInteger(value: unknown, name: string, min: number, max: num
 export function checkObject(value: unknown, name: string): Record<string, unknown> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
   return invalid(name, 'an object', value);
+}
+
+/**
+ * Refuses a property that nobody reads: a misspelt limit would be no limit.
+ */
+export function checkNames(options: object, known: readonly string[], name: string): void {
+  for (const key of Object.keys(options)) {
+    if (!known.includes(key)) {
+      throw new WsBrokerError(
+        'WSB_INVALID_ARGUMENT',
+        `${name}: there is no ${JSON.stringify(key)}; expected ${known.join(', ')}${didYouMean(key, known)}`,
+      );
+    }
+  }
 }

@@ -10,13 +10,13 @@ import {
   checkCloseCode,
   checkCloseReason,
   checkData,
+  checkNames,
   checkObject,
   checkSocketId,
   checkToken,
 } from './arguments.cjs';
 import { corkForThisTask } from './cork.cjs';
 import { native } from './native.cjs';
-import { checkNames } from './options.cjs';
 import { startServer } from './server.cjs';
 import type { Stats } from './stats.cjs';
 import type {
@@ -33,6 +33,7 @@ import { WorkerThread } from './worker.cjs';
 
 export { ERROR_CODES, WsBrokerError, type WsBrokerErrorCode } from './errors.cjs';
 export type { RequestHeaders } from './headers.cjs';
+export type { Limits, RateLimit } from './limits.cjs';
 export type { DropStats, Stats, WorkerStats } from './stats.cjs';
 export type {
   ChannelName,

@@ -4,6 +4,7 @@
  */
 
 import { WsBrokerError } from './errors.cjs';
+import type { NativeLimits } from './limits.cjs';
 import { type LoadError, loadAddon } from './load.cjs';
 import type { Stats } from './stats.cjs';
 
@@ -26,6 +27,7 @@ export interface NativeStartOptions {
   closeTimeout: number;
   headerTimeout: number;
   bodyTimeout: number;
+  limits: NativeLimits;
 }
 
 /** A server that runs, or why it does not. */

@@ -1,9 +1,8 @@
 /** The options of `start` and `stop`, parsed once: unknown names, wrong types and senseless values end here. */
 
-import { checkCloseCode, checkCloseReason, checkInteger, checkObject, invalid } from './arguments.cjs';
-import { WsBrokerError } from './errors.cjs';
+import { checkCloseCode, checkCloseReason, checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { parseLimits } from './limits.cjs';
 import type { NativeStartOptions } from './native.cjs';
-import { didYouMean } from './suggest.cjs';
 import type { StartOptions, StopOptions } from './types.cjs';
 
 /** V8's longest string on 64-bit systems, 2^29 - 24: what is longer could not be handed over as text. */
@@ -42,7 +41,7 @@ const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
 
 const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
 
-const START_OPTIONS = ['bind', 'slowConsumer', 'heartbeat', 'ioThreads', ...Object.keys(NUMERIC_OPTIONS)];
+const START_OPTIONS = ['bind', 'slowConsumer', 'heartbeat', 'ioThreads', 'limits', ...Object.keys(NUMERIC_OPTIONS)];
 
 const DEFAULT_STOP = { timeout: 10_000, code: 1001, reason: '' };
 
@@ -60,6 +59,7 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
     ioThreads: parseIoThreads(options.ioThreads),
     dropsForSlowConsumers: parseSlowConsumer(options.slowConsumer) === 'drop',
     ...parseHeartbeat(options.heartbeat),
+    limits: parseLimits(options.limits),
     ...parseNumericOptions(options),
   };
 }
@@ -77,20 +77,6 @@ export function parseStopOptions(value: unknown): Required<StopOptions> {
     code: checkCloseCode(code, 'options.code'),
     reason: checkCloseReason(reason, 'options.reason'),
   };
-}
-
-/**
- * Refuses a property that nobody reads: a misspelt limit would be no limit.
- */
-export function checkNames(options: object, known: readonly string[], name: string): void {
-  for (const key of Object.keys(options)) {
-    if (!known.includes(key)) {
-      throw new WsBrokerError(
-        'WSB_INVALID_ARGUMENT',
-        `${name}: there is no ${JSON.stringify(key)}; expected ${known.join(', ')}${didYouMean(key, known)}`,
-      );
-    }
-  }
 }
 
 function parseNumericOptions(options: Record<string, unknown>): Record<NumericOption, number> {

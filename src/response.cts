@@ -1,8 +1,7 @@
 /** What a handler answers: checked, and packed for the addon. */
 
-import { checkChannelName, checkData, checkObject, checkToken, invalid } from './arguments.cjs';
+import { checkChannelName, checkData, checkNames, checkObject, checkToken, invalid } from './arguments.cjs';
 import { type NativeData, native } from './native.cjs';
-import { checkNames } from './options.cjs';
 
 /** A token in the sense of RFC 9110, section 5.6.2: what header names and subprotocols are made of. */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;

@@ -1,6 +1,7 @@
 /** The types of the public API, as they are documented. */
 
 import type { RequestHeaders } from './headers.cjs';
+import type { Limits } from './limits.cjs';
 
 /**
  * What can be sent. A string goes out as a text message, bytes as a binary one. Of a typed array or DataView the bytes
@@ -100,6 +101,11 @@ export interface StartOptions {
    * with the workers.
    */
   ioThreads?: number;
+  /**
+   * What one client, and all of them together, may take of this server. Each limit is off unless it is given; `true`
+   * stands for its default. See {@link Limits}.
+   */
+  limits?: Limits;
 }
 
 /** The options of {@link Server.stop}. */
