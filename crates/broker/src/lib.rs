@@ -45,6 +45,7 @@
 pub mod address;
 pub mod broker;
 mod channel;
+pub mod client;
 pub mod codec;
 pub mod dispatch;
 pub mod error;
