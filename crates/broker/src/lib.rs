@@ -10,7 +10,9 @@
 //! | `transport` | the byte stream under a connection |
 //! | `http` | HTTP/1.1 by hyper: requests, responses, the WebSocket handshake |
 //! | `shard` | the I/O thread: its inbox, its turn, its sockets |
+//! | [`client`] | who the client is: addresses, networks, what proxies say |
 //! | [`limits`] | what one peer may take |
+//! | `bans` | who is kept out |
 //! | [`codec`] | RFC 6455, sans-IO: bytes in, messages out |
 //! | [`dispatch`] | batches of events, the workers' queues, who gets what |
 //! | [`broker`] | the calls: send, publish, subscribe, close … |
@@ -43,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod bans;
 pub mod broker;
 mod channel;
 pub mod client;
@@ -63,13 +66,17 @@ pub mod stats;
 mod transport;
 
 pub use address::{BindAddress, ListenAddress};
+pub use bans::Ban;
 pub use broker::{Broker, BrokerOptions};
+pub use client::{Cidr, ClientAddress, InvalidCidr, Peers, ProxyProtocol, TrustProxy};
 pub use dispatch::batch::{Event, events};
 pub use dispatch::request_block::RequestBlock;
 pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker};
 pub use error::StartError;
 pub use http::response::{Acceptance, Response, ResponseError, UpgradeDecision};
 pub use id::{RequestId, SocketId};
+pub use limits::Limits;
+pub use limits::bucket::Rate;
 pub use listener::{Listener, StopOptions, StopSummary};
 pub use message::OutboundMessage;
 pub use name::{ChannelName, InvalidName};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::address::BindAddress;
+use crate::client::{ProxyProtocol, TrustProxy};
 use crate::error::StartError;
+use crate::limits::Limits;
 
 /// The largest message or body that can be asked for, in bytes: the lengths in a batch are words of 32 bits.
 const LARGEST: usize = 1 << 30;
@@ -62,6 +64,12 @@ pub struct ListenOptions {
     /// How many I/O threads the broker is to have, 1 to 256. The first listener decides for all; a later one that asks
     /// for another number is refused. `None` leaves it to [`BrokerOptions`](crate::BrokerOptions).
     pub io_threads: Option<usize>,
+    /// What one client, and all of them together, may take. The default is no limit.
+    pub limits: Limits,
+    /// Which proxies are believed when they name the client. The default is none.
+    pub trust_proxy: TrustProxy,
+    /// Who has to begin a connection with a PROXY header. The default is nobody.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl ListenOptions {
@@ -80,6 +88,9 @@ impl ListenOptions {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             io_threads: None,
+            limits: Limits::default(),
+            trust_proxy: TrustProxy::default(),
+            proxy_protocol: ProxyProtocol::default(),
         }
     }
 

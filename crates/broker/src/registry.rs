@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::channel::{Channel, ChannelSet};
+use crate::client::ClientAddress;
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::options::SlowConsumer;
@@ -24,6 +25,8 @@ pub(crate) struct SocketEntry {
     pub(crate) home: Arc<ShardHandle>,
     /// The listener it came through, for its options.
     pub(crate) listener: Arc<ListenerShared>,
+    /// Whom a ban may mean.
+    pub(crate) client: ClientAddress,
     /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox.
     buffered: AtomicUsize,
     /// Already on its shard's list of ready sockets.
@@ -54,6 +57,7 @@ impl SocketEntry {
         key: u32,
         home: Arc<ShardHandle>,
         listener: Arc<ListenerShared>,
+        client: ClientAddress,
         token: Option<Bytes>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -61,6 +65,7 @@ impl SocketEntry {
             key,
             home,
             listener,
+            client,
             buffered: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             has_token: AtomicBool::new(token.is_some()),

@@ -1,7 +1,7 @@
 //! What the threads of a broker share, and what its calls have in common.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -10,14 +10,16 @@ use parking_lot::Mutex;
 
 use super::{BrokerOptions, IO_THREADS_VARIABLE};
 use crate::channel::{Channels, Snapshot};
-use crate::codec;
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::Roster;
 use crate::error::StartError;
 use crate::id::{RequestId, SocketId};
+use crate::limits::entrance::Entrance;
+use crate::listener::ListenerShared;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
 use crate::registry::{Registry, Reservation, SocketEntry};
+use crate::shard::closing::{Report, SLOW_CONSUMER};
 use crate::shard::inbox::{CloseBy, Command};
 use crate::shard::{self, ShardHandle};
 use crate::stats::{CallCounters, Stats};
@@ -29,6 +31,10 @@ pub(crate) struct Core {
     pub(crate) channels: Channels,
     pub(crate) roster: Roster,
     pub(crate) counters: CallCounters,
+    pub(crate) entrance: Arc<Entrance>,
+    /// The listeners that have been started, until one is found to be gone. Held to go through them; nothing is locked
+    /// under it but what wakes their connections.
+    pub(crate) listeners: Mutex<Vec<Weak<ListenerShared>>>,
     shards: OnceLock<Vec<Arc<ShardHandle>>>,
     /// Held while the shards are started: two first listeners at once start one set.
     starting: Mutex<()>,
@@ -45,6 +51,8 @@ impl Core {
             channels: Channels::new(),
             roster: Roster::new(),
             counters: CallCounters::default(),
+            entrance: Entrance::new(),
+            listeners: Mutex::default(),
             shards: OnceLock::new(),
             starting: Mutex::new(()),
             shortest_deadline: AtomicU64::new(u64::MAX),
@@ -163,8 +171,20 @@ impl Core {
     }
 
     pub(crate) fn close_slow(&self, entry: &Arc<SocketEntry>) {
-        let code = codec::close::TRY_AGAIN_LATER;
-        self.close(entry, code, "slow consumer", CloseBy::Broker);
+        self.close_in_our_name(entry, SLOW_CONSUMER);
+    }
+
+    /// Closes a socket for a reason that its close event tells, even if the peer does not answer.
+    pub(crate) fn close_in_our_name(&self, entry: &Arc<SocketEntry>, report: Report) -> bool {
+        self.close(entry, report.code, report.text, CloseBy::Broker(report))
+    }
+
+    /// Makes the HTTP connections of all listeners look at the bans again.
+    pub(super) fn alert_connections(&self) {
+        self.listeners.lock().retain(|listener| {
+            let listener = listener.upgrade();
+            listener.as_deref().map(ListenerShared::alert).is_some()
+        });
     }
 
     /// Queues a frame for members of one shard; how many.
@@ -247,6 +267,7 @@ impl Core {
             workers: self.roster.stats(),
             ..Stats::default()
         };
+        stats.limited = self.entrance.refusals.stats();
         stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
         stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
         stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);

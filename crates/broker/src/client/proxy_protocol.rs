@@ -15,6 +15,9 @@ const FIXED: usize = 16;
 /// skipped, and a proxy that passes on a TLS client's names stays far below this.
 const LONGEST_REST: usize = 4096;
 
+/// The longest header of either version, in bytes.
+pub const LONGEST: usize = FIXED + LONGEST_REST;
+
 /// What begins a header of version 1.
 const WORD: &[u8] = b"PROXY ";
 

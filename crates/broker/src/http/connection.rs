@@ -12,8 +12,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::admission::charge_unparsed;
 use super::exchange::exchange;
-use crate::listener::{ConnectionGuard, ListenerShared, StopPhase};
+use super::opening::proxy_header;
+use crate::client::ClientAddress;
+use crate::limits::clients::ClientConnection;
+use crate::listener::{Admission, ListenerShared, StopPhase, TooManyConnections};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::{Command, Reserved};
 use crate::transport::Transport;
@@ -33,34 +37,64 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     pub(super) shard: Arc<ShardHandle>,
     pub(super) listener: Arc<ListenerShared>,
-    pub(super) remote_address: String,
+    /// The other end, or whom a PROXY header has named as such.
+    pub(super) peer: ClientAddress,
+    /// It is one connection too many: nothing is served on it.
+    pub(super) refusal: Option<TooManyConnections>,
     /// An answer went out before its request had been read to the end.
     pub(super) cut_short: AtomicBool,
-    /// Filled by the exchange that answers 101: the place its socket has been given.
-    pub(super) upgraded: Mutex<Option<Reserved>>,
+    /// Filled by the exchange that answers 101.
+    pub(super) upgraded: Mutex<Option<Upgraded>>,
+}
+
+/// What becomes a socket when the 101 is out.
+pub(super) struct Upgraded {
+    /// Its place.
+    pub(super) reserved: Reserved,
+    /// What counts it for its client, where the connection does not.
+    pub(super) connection: Option<ClientConnection>,
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: ConnectionGuard) {
-    if let Some(guard) = serve_http(transport, &shard, guard).await {
+pub(crate) async fn serve(
+    mut transport: Transport,
+    peer: ClientAddress,
+    shard: Arc<ShardHandle>,
+    admission: Admission,
+) {
+    let listener = Arc::clone(admission.listener());
+    let (peer, admission) = if listener.options.proxy_protocol.is_on() {
+        let Some(client) = proxy_header(&mut transport, peer, &listener).await else {
+            return;
+        };
+        let Some(admission) = admission.of_client(client) else {
+            return;
+        };
+        (client, admission)
+    } else {
+        (peer, admission)
+    };
+    if let Some(admission) = serve_http(transport, peer, &shard, admission).await {
         // Behind what its requests have told the shard: when a stop is done nothing is left of them.
-        shard.send(Command::Disconnected(guard));
+        shard.send(Command::Disconnected(admission));
     }
 }
 
-/// The guard comes back unless the connection has become a WebSocket.
+/// What let it in comes back unless the connection has become a WebSocket.
 async fn serve_http(
     transport: Transport,
+    peer: ClientAddress,
     shard: &Arc<ShardHandle>,
-    guard: ConnectionGuard,
-) -> Option<ConnectionGuard> {
-    let listener = Arc::clone(guard.listener());
+    admission: Admission,
+) -> Option<Admission> {
+    let listener = Arc::clone(admission.listener());
     let mut phase = listener.phase();
-    // A stop may have begun between the accept and this moment.
+    // A stop or a ban may have come between the accept and this moment.
     phase.mark_changed();
     let connection = Arc::new(Connection {
         shard: Arc::clone(shard),
-        remote_address: transport.remote_address(),
+        peer,
+        refusal: admission.refusal(),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
         listener: Arc::clone(&listener),
@@ -83,6 +117,7 @@ async fn serve_http(
             biased;
             result = poll_fn(|cx| http.poll_without_shutdown(cx)) => break result,
             now = StopPhase::changed(&mut phase) => match now {
+                _ if listener.entrance.is_banned(peer) => return Some(admission),
                 StopPhase::Serving => {}
                 StopPhase::Draining if !draining => {
                     draining = true;
@@ -90,21 +125,28 @@ async fn serve_http(
                 }
                 StopPhase::Draining => {}
                 StopPhase::Cut => {
-                    guard.forced();
-                    return Some(guard);
+                    listener.count_forced_connection();
+                    return Some(admission);
                 }
             },
         }
     };
     if let Err(error) = &result {
-        tracing::debug!(remote = connection.remote_address, %error, "an HTTP connection failed");
+        tracing::debug!(%peer, %error, "an HTTP connection failed");
+        if error.is_parse() {
+            charge_unparsed(&listener, peer);
+        }
     }
 
     let parts = http.into_parts();
     let transport = parts.io.into_inner();
     let adopted = connection.upgraded.lock().take();
-    match adopted {
-        Some(reserved) if result.is_ok() => {
+    match (adopted, admission) {
+        (Some(upgraded), Admission::Served(mut guard)) if result.is_ok() => {
+            if upgraded.connection.is_some() {
+                guard.count(upgraded.connection);
+            }
+            let reserved = upgraded.reserved;
             shard.send(Command::Adopt {
                 reserved,
                 transport,
@@ -114,13 +156,13 @@ async fn serve_http(
             });
             None
         }
-        _ => {
+        (_, admission) => {
             let cut_short = result.is_err() || connection.cut_short.load(Ordering::Relaxed);
             tokio::select! {
                 () = linger(transport, cut_short) => {}
                 () = StopPhase::cut(&mut phase) => {}
             }
-            Some(guard)
+            Some(admission)
         }
     }
 }

@@ -11,11 +11,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tokio::sync::oneshot;
 
-use super::connection::Connection;
+use super::admission::{Asker, admit};
+use super::connection::{Connection, Upgraded};
 use super::response::{Response, closing};
 use super::upgrade;
 use crate::dispatch::request_block::request_block;
 use crate::id::RequestId;
+use crate::limits::clients::Act;
 use crate::shard::inbox::{Command, UpgradeReply};
 
 type HttpResponse = http::Response<Full<Bytes>>;
@@ -26,14 +28,25 @@ pub(super) async fn exchange(
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
     let (head, body) = request.into_parts();
-    let response = if !names_its_host(&head) {
-        let text = "exactly one Host header is needed\n";
-        let refusal = Response::plain(StatusCode::BAD_REQUEST, text);
-        refuse(&connection, &head.method, refusal)
-    } else if upgrade::is_asked(&head) {
-        upgrade_socket(&connection, &head).await
+    let is_upgrade = upgrade::is_asked(&head);
+    let act = if is_upgrade {
+        Act::Upgrade
     } else {
-        answer(&connection, &head, body).await
+        Act::Request
+    };
+    let response = match admit(&connection, &head, act) {
+        Err(refusal) if body.is_end_stream() && connection.refusal.is_none() => {
+            // It has been read to its end, so the connection can go on: it may be a proxy's.
+            refusal.into_http(&head.method)
+        }
+        Err(refusal) => refuse(&connection, &head.method, refusal),
+        Ok(_) if !names_its_host(&head) => {
+            let text = "exactly one Host header is needed\n";
+            let refusal = Response::plain(StatusCode::BAD_REQUEST, text);
+            refuse(&connection, &head.method, refusal)
+        }
+        Ok(asker) if is_upgrade => upgrade_socket(&connection, &head, asker).await,
+        Ok(asker) => answer(&connection, &head, body, &asker).await,
     };
     Ok(response)
 }
@@ -47,7 +60,7 @@ fn names_its_host(head: &request::Parts) -> bool {
 /// Answers before the request has been read to its end, and ends the connection with it.
 fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpResponse {
     tracing::debug!(
-        remote = connection.remote_address,
+        peer = %connection.peer,
         status = refusal.status,
         "a request was refused"
     );
@@ -57,7 +70,12 @@ fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpRe
     response
 }
 
-async fn answer(connection: &Connection, head: &request::Parts, body: Incoming) -> HttpResponse {
+async fn answer(
+    connection: &Connection,
+    head: &request::Parts,
+    body: Incoming,
+    asker: &Asker,
+) -> HttpResponse {
     let body = match collect(connection, head, body).await {
         Ok(body) => body,
         Err(refusal) => return refuse(connection, &head.method, refusal),
@@ -66,7 +84,7 @@ async fn answer(connection: &Connection, head: &request::Parts, body: Incoming) 
     let waiting = Waiting::new(connection);
     connection.shard.send(Command::Request {
         id: waiting.id,
-        block: pack(connection, head, &body),
+        block: pack(asker, head, &body),
         listener: Arc::clone(&connection.listener),
         reply,
     });
@@ -120,12 +138,16 @@ async fn collect(
         })
 }
 
-async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpResponse {
+async fn upgrade_socket(
+    connection: &Connection,
+    head: &request::Parts,
+    asker: Asker,
+) -> HttpResponse {
     let key = match upgrade::check(head) {
         Ok(key) => key,
         Err(refusal) => {
             tracing::debug!(
-                remote = connection.remote_address,
+                client = %asker.address,
                 status = refusal.status,
                 "a handshake was refused"
             );
@@ -136,8 +158,9 @@ async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpR
     let waiting = Waiting::new(connection);
     connection.shard.send(Command::Upgrade {
         id: waiting.id,
-        block: pack(connection, head, &[]),
+        block: pack(&asker, head, &[]),
         listener: Arc::clone(&connection.listener),
+        client: asker.address,
         reply,
     });
     let reply = answer
@@ -153,7 +176,10 @@ async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpR
             let mut response = HttpResponse::default();
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             *response.headers_mut() = headers;
-            *connection.upgraded.lock() = Some(reserved);
+            *connection.upgraded.lock() = Some(Upgraded {
+                reserved,
+                connection: asker.connection,
+            });
             response
         }
         Err(error) => {
@@ -164,7 +190,7 @@ async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpR
     }
 }
 
-fn pack(connection: &Connection, head: &request::Parts, body: &[u8]) -> Vec<u8> {
+fn pack(asker: &Asker, head: &request::Parts, body: &[u8]) -> Vec<u8> {
     // hyper keeps the target in parsed form; an absolute one (RFC 9112 section 3.2.2) is reduced to path and query.
     let url = match head.uri.path_and_query() {
         Some(target) => target.as_str(),
@@ -173,7 +199,7 @@ fn pack(connection: &Connection, head: &request::Parts, body: &[u8]) -> Vec<u8> 
     request_block(
         head.method.as_str(),
         url,
-        &connection.remote_address,
+        &asker.address.to_string(),
         &head.headers,
         body,
     )

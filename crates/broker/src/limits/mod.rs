@@ -1,3 +1,8 @@
 //! What keeps one peer from taking everything: token buckets, and who they belong to.
 
 pub mod bucket;
+pub(crate) mod clients;
+pub(crate) mod entrance;
+mod options;
+
+pub use options::Limits;

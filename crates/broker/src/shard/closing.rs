@@ -9,16 +9,27 @@ use std::task::{Context, Waker};
 use tokio::io::AsyncWrite;
 
 use super::inbox::CloseBy;
-use super::socket::{Phase, Report};
+use super::socket::Phase;
 use super::turn::{Shard, find};
 use crate::codec::{Violation, close, encode_close};
-use crate::listener::ListenerShared;
+use crate::listener::{Admission, ListenerShared};
 use crate::registry::SocketEntry;
 
-/// What the close event of a slow consumer says; the only close a call makes in the broker's name.
-const SLOW_CONSUMER: Report = Report {
+/// A close in the broker's name: what the peer is told, and what the close event says whether it answers or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) code: u16,
+    pub(crate) text: &'static str,
+}
+
+pub(crate) const SLOW_CONSUMER: Report = Report {
     code: close::TRY_AGAIN_LATER,
     text: "slow consumer",
+};
+
+pub(crate) const BANNED: Report = Report {
+    code: close::POLICY_VIOLATION,
+    text: "banned",
 };
 
 impl Shard {
@@ -33,7 +44,10 @@ impl Shard {
         if find(&mut self.sockets, entry).is_none_or(|socket| socket.phase != Phase::Open) {
             return; // it ended meanwhile, and its close event has gone
         }
-        let report = (by == CloseBy::Broker).then_some(SLOW_CONSUMER);
+        let report = match by {
+            CloseBy::Application => None,
+            CloseBy::Broker(report) => Some(report),
+        };
         self.begin_closing(entry.key, code, reason, report);
     }
 
@@ -142,7 +156,7 @@ impl Shard {
 
     fn free(&mut self, key: u32) {
         let socket = self.sockets.remove(key as usize);
-        self.departed.extend(socket.guard);
+        self.departed.extend(socket.guard.map(Admission::Served));
     }
 
     /// The listener stops: every socket of it is told goodbye.

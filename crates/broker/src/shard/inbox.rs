@@ -6,25 +6,25 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::ShardHandle;
+use super::closing::Report;
 use crate::broker::Publication;
+use crate::client::ClientAddress;
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
-use crate::listener::{Bound, ConnectionGuard, ListenerShared};
+use crate::listener::{Admission, Bound, ConnectionGuard, ListenerGuard, ListenerShared};
 use crate::registry::SocketEntry;
 use crate::transport::{Transport, Unregistered};
 
 /// One thing to do, in the order it was asked for.
 pub(crate) enum Command {
     /// Accept connections of this listener, and deal them to the shards.
-    Listen {
-        bound: Bound,
-        guard: ConnectionGuard,
-    },
+    Listen { bound: Bound, guard: ListenerGuard },
     /// Serve this connection.
     Connect {
         stream: Unregistered,
-        guard: ConnectionGuard,
+        peer: ClientAddress,
+        admission: Admission,
     },
     /// An HTTP request has been read.
     Request {
@@ -38,12 +38,13 @@ pub(crate) enum Command {
         id: RequestId,
         block: Vec<u8>,
         listener: Arc<ListenerShared>,
+        client: ClientAddress,
         reply: oneshot::Sender<UpgradeReply>,
     },
     /// The client of a request is gone.
     ClientGone(RequestId),
     /// A connection has ended; what it told before comes first.
-    Disconnected(ConnectionGuard),
+    Disconnected(Admission),
     /// A worker answers a request.
     Respond {
         id: RequestId,
@@ -104,7 +105,7 @@ pub(crate) enum CloseBy {
     /// The application: a peer that does not answer has closed with 1006.
     Application,
     /// The broker, for a reason that its close event tells even if the peer does not answer.
-    Broker,
+    Broker(Report),
 }
 
 /// What became of an upgrade request.

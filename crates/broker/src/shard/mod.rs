@@ -15,7 +15,7 @@ use crate::error::StartError;
 use crate::id::RequestId;
 use crate::stats::ShardCounters;
 
-mod closing;
+pub(crate) mod closing;
 pub(crate) mod cork;
 mod departure;
 pub(crate) mod inbox;

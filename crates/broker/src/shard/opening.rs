@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 use super::inbox::{Reserved, UpgradeReply};
 use super::socket::Socket;
 use super::turn::{Shard, find};
+use crate::client::ClientAddress;
 use crate::dispatch::queue::WorkerQueue;
+use crate::http::admission::banned;
 use crate::http::response::{Acceptance, Response};
 use crate::listener::{ConnectionGuard, ListenerShared};
 use crate::registry::SocketEntry;
@@ -23,6 +25,7 @@ impl Shard {
     pub(super) fn reserve(
         &mut self,
         listener: Arc<ListenerShared>,
+        client: ClientAddress,
         worker: Arc<WorkerQueue>,
         request: Vec<u8>,
         acceptance: Acceptance,
@@ -40,10 +43,17 @@ impl Shard {
             u32::try_from(place.key()).expect("fewer file descriptors than 2^32"),
             Arc::clone(&self.handle),
             listener,
+            client,
             acceptance.token.clone(),
         );
         place.insert(Socket::new(Arc::clone(&entry), worker, request, self.now));
         self.core.registry.insert(Arc::clone(&entry));
+        // Behind the registration: a ban either sees this socket, or is seen here.
+        if entry.listener.turns_away(client) {
+            self.abandon(&entry);
+            let _ = reply.send(UpgradeReply::Refused(banned()));
+            return;
+        }
         for channel in &acceptance.channels {
             self.core.channels.subscribe(&entry, channel);
         }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::inbox::UpgradeReply;
 use super::turn::Shard;
+use crate::client::ClientAddress;
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::UpgradeTurn;
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
@@ -28,6 +29,7 @@ pub(super) enum Kind {
         reply: oneshot::Sender<UpgradeReply>,
         /// The packed request, which the open event needs again.
         block: Vec<u8>,
+        client: ClientAddress,
         /// The worker that gets the socket.
         heir: Arc<WorkerQueue>,
     },
@@ -66,6 +68,7 @@ impl Shard {
         id: RequestId,
         block: Vec<u8>,
         listener: Arc<ListenerShared>,
+        client: ClientAddress,
         reply: oneshot::Sender<UpgradeReply>,
     ) {
         let Some(UpgradeTurn { decider, heir }) = self.core.roster.for_upgrade() else {
@@ -76,10 +79,15 @@ impl Shard {
         match decider {
             Some(decider) => {
                 self.staging.batch_of(&decider).upgrade(id, &block);
-                let kind = Kind::Upgrade { reply, block, heir };
+                let kind = Kind::Upgrade {
+                    reply,
+                    block,
+                    client,
+                    heir,
+                };
                 self.wait(id, decider, listener, kind);
             }
-            None => self.reserve(listener, heir, block, Acceptance::default(), reply),
+            None => self.reserve(listener, client, heir, block, Acceptance::default(), reply),
         }
     }
 
@@ -121,7 +129,15 @@ impl Shard {
         };
         let Pending { listener, kind, .. } = pending;
         match (kind, decision) {
-            (Kind::Upgrade { reply, block, heir }, UpgradeDecision::Accept(acceptance)) => {
+            (
+                Kind::Upgrade {
+                    reply,
+                    block,
+                    client,
+                    heir,
+                },
+                UpgradeDecision::Accept(acceptance),
+            ) => {
                 // The worker that was to get the socket may have left meanwhile.
                 let heir = if heir.is_closed() {
                     self.core.roster.for_socket()
@@ -129,7 +145,7 @@ impl Shard {
                     Some(heir)
                 };
                 match heir {
-                    Some(heir) => self.reserve(listener, heir, block, acceptance, reply),
+                    Some(heir) => self.reserve(listener, client, heir, block, acceptance, reply),
                     None => {
                         self.handle.counters.unanswered_requests.add(1);
                         let _ = reply.send(UpgradeReply::Refused(nobody()));
