@@ -3,10 +3,12 @@
  * `arguments.cts`.
  */
 
+import type { NativeProxyProtocol, NativeTrustProxy } from './clients.cjs';
 import { WsBrokerError } from './errors.cjs';
 import type { NativeLimits } from './limits.cjs';
 import { type LoadError, loadAddon } from './load.cjs';
 import type { Stats } from './stats.cjs';
+import type { Ban } from './types.cjs';
 
 /** What the addon takes as data: a string as text, or bytes of this thread alone. */
 export type NativeData = string | Uint8Array;
@@ -28,6 +30,8 @@ export interface NativeStartOptions {
   headerTimeout: number;
   bodyTimeout: number;
   limits: NativeLimits;
+  trustProxy: NativeTrustProxy;
+  proxyProtocol: NativeProxyProtocol;
 }
 
 /** A server that runs, or why it does not. */
@@ -106,6 +110,10 @@ export interface Native {
   connections(): Float64Array;
   bufferedAmount(socketId: number): number;
   stats(): Stats;
+  /** A time of 0 ms is until further notice. */
+  ban(network: string, milliseconds: number): number;
+  unban(network: string): boolean;
+  bans(): Ban[];
 
   /** `headers` in all three: `name\nvalue\n` for each, in latin1. */
   respond(requestId: number, status: number, headers: string, body: NativeData | undefined): boolean;

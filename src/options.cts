@@ -1,6 +1,7 @@
 /** The options of `start` and `stop`, parsed once: unknown names, wrong types and senseless values end here. */
 
 import { checkCloseCode, checkCloseReason, checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { parseProxyProtocol, parseTrustProxy } from './clients.cjs';
 import { parseLimits } from './limits.cjs';
 import type { NativeStartOptions } from './native.cjs';
 import type { StartOptions, StopOptions } from './types.cjs';
@@ -41,7 +42,16 @@ const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
 
 const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
 
-const START_OPTIONS = ['bind', 'slowConsumer', 'heartbeat', 'ioThreads', 'limits', ...Object.keys(NUMERIC_OPTIONS)];
+const START_OPTIONS = [
+  'bind',
+  'slowConsumer',
+  'heartbeat',
+  'ioThreads',
+  'limits',
+  'trustProxy',
+  'proxyProtocol',
+  ...Object.keys(NUMERIC_OPTIONS),
+];
 
 const DEFAULT_STOP = { timeout: 10_000, code: 1001, reason: '' };
 
@@ -60,6 +70,8 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
     dropsForSlowConsumers: parseSlowConsumer(options.slowConsumer) === 'drop',
     ...parseHeartbeat(options.heartbeat),
     limits: parseLimits(options.limits),
+    trustProxy: parseTrustProxy(options.trustProxy),
+    proxyProtocol: parseProxyProtocol(options.proxyProtocol),
     ...parseNumericOptions(options),
   };
 }
