@@ -107,6 +107,15 @@ impl ListenOptions {
         if self.max_backpressure == 0 {
             return invalid("maxBackpressure", "a size of at least 1 byte");
         }
+        let limits = [
+            ("limits.connections", self.limits.connections),
+            ("limits.connectionsPerIp", self.limits.connections_per_ip),
+        ];
+        for (name, limit) in limits {
+            if limit == Some(0) {
+                return invalid(name, "a number of at least 1, or none");
+            }
+        }
         let lasting = |name, value: Duration| {
             if value.is_zero() {
                 return invalid(name, "a time of at least 1 ms");
@@ -169,6 +178,14 @@ mod tests {
                 "maxMessageSize",
             ),
             (refused(|o| o.max_backpressure = 0), "maxBackpressure"),
+            (
+                refused(|o| o.limits.connections = Some(0)),
+                "limits.connections",
+            ),
+            (
+                refused(|o| o.limits.connections_per_ip = Some(0)),
+                "limits.connectionsPerIp",
+            ),
             (refused(|o| o.max_body_size = LARGEST + 1), "maxBodySize"),
             (
                 refused(|o| o.close_timeout = Duration::ZERO),

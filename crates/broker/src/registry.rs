@@ -248,10 +248,17 @@ impl Registry {
     }
 
     pub(crate) fn entries(&self) -> Vec<Arc<SocketEntry>> {
-        let mut entries = Vec::with_capacity(self.len());
+        self.select(|_| true)
+    }
+
+    /// The sockets that are meant. Asked under a lock, one after the other.
+    pub(crate) fn select(&self, is_meant: impl Fn(&SocketEntry) -> bool) -> Vec<Arc<SocketEntry>> {
+        let mut selected = Vec::new();
         for partition in &self.partitions {
-            entries.extend(partition.lock().values().cloned());
+            let partition = partition.lock();
+            let meant = partition.values().filter(|entry| is_meant(entry));
+            selected.extend(meant.cloned());
         }
-        entries
+        selected
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Core {
     pub(crate) entrance: Arc<Entrance>,
     /// The listeners that have been started, until one is found to be gone. Held to go through them; nothing is locked
     /// under it but what wakes their connections.
-    pub(crate) listeners: Mutex<Vec<Weak<ListenerShared>>>,
+    listeners: Mutex<Vec<Weak<ListenerShared>>>,
     shards: OnceLock<Vec<Arc<ShardHandle>>>,
     /// Held while the shards are started: two first listeners at once start one set.
     starting: Mutex<()>,
@@ -177,6 +177,13 @@ impl Core {
     /// Closes a socket for a reason that its close event tells, even if the peer does not answer.
     pub(crate) fn close_in_our_name(&self, entry: &Arc<SocketEntry>, report: Report) -> bool {
         self.close(entry, report.code, report.text, CloseBy::Broker(report))
+    }
+
+    /// Notes whose connections bans have to reach.
+    pub(crate) fn add_listener(&self, listener: &Arc<ListenerShared>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(listener));
     }
 
     /// Makes the HTTP connections of all listeners look at the bans again.

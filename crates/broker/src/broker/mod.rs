@@ -190,14 +190,12 @@ impl Broker {
         let until = duration.map(|duration| now.saturating_add(milliseconds(duration).max(1)));
         self.core.entrance.bans.add(network, until, now);
         self.core.alert_connections();
-        let mut closed = 0;
-        for entry in self.core.registry.entries() {
-            let is_meant = entry.client.ip().is_some_and(|ip| network.contains(ip));
-            if is_meant && self.core.close_in_our_name(&entry, BANNED) {
-                closed += 1;
-            }
-        }
-        closed
+        let is_meant =
+            |entry: &SocketEntry| entry.client.ip().is_some_and(|ip| network.contains(ip));
+        let meant = self.core.registry.select(is_meant).into_iter();
+        meant
+            .filter(|entry| self.core.close_in_our_name(entry, BANNED))
+            .count()
     }
 
     /// Lifts a ban of exactly this network; whether there was one.

@@ -10,6 +10,9 @@ use http::header::{FORWARDED, HeaderName};
 
 use super::{ClientAddress, TrustProxy};
 
+/// More proxies than this are on nobody's way. A client may write thousands of trusted addresses into its list.
+const MAX_HOPS: usize = 100;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The two headers name different clients. One of them was written by a proxy and the other one perhaps by the client;
@@ -58,7 +61,7 @@ fn last_believed(
     trust: &TrustProxy,
 ) -> ClientAddress {
     let mut client = peer;
-    for (hop, entry) in (0..).zip(entries) {
+    for (hop, entry) in (0..).zip(entries.take(MAX_HOPS)) {
         if !trust.trusts(client, hop) {
             break;
         }
@@ -246,6 +249,18 @@ mod tests {
             "all are trusted"
         );
         assert_eq!(xff(&trust, "::ffff:10.1.1.1"), "10.1.1.1");
+    }
+
+    #[test]
+    fn a_list_is_not_walked_for_ever() {
+        let list = "10.9.9.9,".repeat(7000);
+        assert_eq!(
+            xff(
+                &trusted(&["10.0.0.0/8"]),
+                &format!("192.0.2.1,{list}10.8.8.8")
+            ),
+            "10.9.9.9"
+        );
     }
 
     #[test]

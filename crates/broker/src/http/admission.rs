@@ -55,6 +55,7 @@ fn client_of(connection: &Connection, head: &request::Parts) -> Result<ClientAdd
         return Ok(connection.peer);
     }
     forwarded::client(connection.peer, &head.headers, trust).map_err(|Contradiction| {
+        tracing::debug!(peer = %connection.peer, "two headers name different clients");
         let text = "X-Forwarded-For and Forwarded name different clients; a proxy has to set both or remove one\n";
         Response::plain(StatusCode::BAD_REQUEST, text)
     })

@@ -39,6 +39,8 @@ pub(super) struct Connection {
     pub(super) listener: Arc<ListenerShared>,
     /// The other end, or whom a PROXY header has named as such.
     pub(super) peer: ClientAddress,
+    /// The same as text, which every request of it is told.
+    pub(super) remote_address: String,
     /// It is one connection too many: nothing is served on it.
     pub(super) refusal: Option<TooManyConnections>,
     /// An answer went out before its request had been read to the end.
@@ -94,6 +96,7 @@ async fn serve_http(
     let connection = Arc::new(Connection {
         shard: Arc::clone(shard),
         peer,
+        remote_address: peer.to_string(),
         refusal: admission.refusal(),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),

@@ -1,5 +1,6 @@
 //! One request and its answer.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,7 +85,7 @@ async fn answer(
     let waiting = Waiting::new(connection);
     connection.shard.send(Command::Request {
         id: waiting.id,
-        block: pack(asker, head, &body),
+        block: pack(connection, asker, head, &body),
         listener: Arc::clone(&connection.listener),
         reply,
     });
@@ -158,7 +159,7 @@ async fn upgrade_socket(
     let waiting = Waiting::new(connection);
     connection.shard.send(Command::Upgrade {
         id: waiting.id,
-        block: pack(&asker, head, &[]),
+        block: pack(connection, &asker, head, &[]),
         listener: Arc::clone(&connection.listener),
         client: asker.address,
         reply,
@@ -190,7 +191,12 @@ async fn upgrade_socket(
     }
 }
 
-fn pack(asker: &Asker, head: &request::Parts, body: &[u8]) -> Vec<u8> {
+fn pack(connection: &Connection, asker: &Asker, head: &request::Parts, body: &[u8]) -> Vec<u8> {
+    let remote_address = if asker.address == connection.peer {
+        Cow::Borrowed(&connection.remote_address)
+    } else {
+        Cow::Owned(asker.address.to_string())
+    };
     // hyper keeps the target in parsed form; an absolute one (RFC 9112 section 3.2.2) is reduced to path and query.
     let url = match head.uri.path_and_query() {
         Some(target) => target.as_str(),
@@ -199,7 +205,7 @@ fn pack(asker: &Asker, head: &request::Parts, body: &[u8]) -> Vec<u8> {
     request_block(
         head.method.as_str(),
         url,
-        &asker.address.to_string(),
+        &remote_address,
         &head.headers,
         body,
     )

@@ -16,8 +16,8 @@ use crate::client::ClientKey;
 /// How many locks the clients share. Each protects its part for one look-up, or one look at all of them.
 const PARTITIONS: usize = 64;
 
-/// How many clients a partition remembers: what fits a table of 2^14 places. With 57 bytes a place that is about 60 MB
-/// for the 917,504 clients of a listener.
+/// How many clients a partition remembers, which makes 917,504 for a listener. A place of a table takes 57 bytes, and a
+/// table in which clients come and go has at most 2^15 places: about 120 MB for all.
 ///
 /// Beyond it the client that has taken least is forgotten. One with an open connection never is, and these are bounded
 /// by the process's file descriptors.
@@ -393,6 +393,11 @@ mod tests {
         }
         let bound = PARTITIONS * LARGEST_PARTITION;
         assert!(clients.len() <= bound, "{} > {bound}", clients.len());
+        for partition in &clients.partitions {
+            let room = partition.lock().capacity();
+            assert!(room <= 2 * LARGEST_PARTITION, "{room}");
+        }
+        assert_eq!(size_of::<(ClientKey, Client)>(), 56);
         for key in &greedy {
             assert!(
                 clients.take(*key, Act::Request, 0).is_err(),

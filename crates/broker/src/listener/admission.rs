@@ -13,15 +13,16 @@ pub(crate) struct ListenerGuard(Arc<ListenerShared>);
 
 /// A connection that is served, and the socket it may become: counts wherever it is to be counted while it lives.
 pub(crate) struct ConnectionGuard {
-    listener: ListenerGuard,
     client: Option<Box<ClientConnection>>,
+    /// Last, so that a stop that is done finds everything counted down.
+    listener: ListenerGuard,
 }
 
 /// A connection too many: its first request is answered with the reason.
 pub(crate) struct RefusedGuard {
-    listener: ListenerGuard,
     reason: TooManyConnections,
     _place: Place,
+    listener: ListenerGuard,
 }
 
 /// Of whom there are too many connections.

@@ -123,7 +123,7 @@ pub(crate) fn start(
         forced_sockets: AtomicU64::new(0),
         stop: Mutex::default(),
     });
-    core.listeners.lock().push(Arc::downgrade(&shared));
+    core.add_listener(&shared);
     let guard = ListenerGuard::new(&shared);
     shards[number % shards.len()].send(Command::Listen { bound, guard });
     Ok(Listener {
