@@ -4,30 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::{BOTH, Client, Context, Seen, Server, eventually, handshake, options, response};
-use wsbroker_engine::{
-    Acceptance, Cidr, ListenOptions, ProxyProtocol, TrustProxy, UpgradeDecision,
-};
-
-fn answering(context: &Context, event: &Seen) {
-    match event {
-        Seen::Request(id, head) if head.url != "/hold" => {
-            let answer = response(200, &[], head.remote_address.as_bytes());
-            context.broker.respond(*id, answer);
-        }
-        Seen::Upgrade(id, head) if head.url != "/hold" => {
-            let acceptance = UpgradeDecision::Accept(Acceptance::default());
-            context.broker.decide(*id, acceptance);
-        }
-        _ => {}
-    }
-}
-
-fn serve(change: impl FnOnce(&mut ListenOptions)) -> Server {
-    let mut options = options();
-    change(&mut options);
-    Server::start(options, BOTH, answering)
-}
+use support::{Client, Seen, Server, eventually, handshake, serve_addresses};
+use wsbroker_engine::{Acceptance, Cidr, ProxyProtocol, TrustProxy, UpgradeDecision};
 
 fn cidr(text: &str) -> Cidr {
     text.parse().expect("a network")
@@ -41,7 +19,7 @@ fn open_for(server: &Server, client: &str) -> Client {
 
 #[test]
 fn a_banned_client_is_closed_at_accept_until_it_is_not() {
-    let server = serve(|_| {});
+    let server = serve_addresses(|_| {});
     assert_eq!(server.broker.ban(cidr("127.0.0.0/8"), None), 0);
     for _ in 0..3 {
         let mut client = server.connect();
@@ -60,7 +38,7 @@ fn a_banned_client_is_closed_at_accept_until_it_is_not() {
 
 #[test]
 fn a_ban_for_a_time_ends_by_itself() {
-    let server = serve(|_| {});
+    let server = serve_addresses(|_| {});
     server
         .broker
         .ban(cidr("127.0.0.1"), Some(Duration::from_millis(100)));
@@ -75,7 +53,7 @@ fn a_ban_for_a_time_ends_by_itself() {
 
 #[test]
 fn open_sockets_are_told_and_http_connections_cut() {
-    let server = serve(|_| {});
+    let server = serve_addresses(|_| {});
     let (mut socket, id) = server.open();
     let mut idle = server.connect();
     assert_eq!(idle.get("/").status, 200);
@@ -104,7 +82,7 @@ fn open_sockets_are_told_and_http_connections_cut() {
 
 #[test]
 fn a_peer_that_answers_the_close_is_told_as_banned_once() {
-    let server = serve(|_| {});
+    let server = serve_addresses(|_| {});
     let (mut socket, id) = server.open();
     assert_eq!(server.broker.ban(cidr("127.0.0.1/32"), None), 1);
     assert_eq!(socket.close_frame(), (1008, "banned".to_owned()));
@@ -116,7 +94,7 @@ fn a_peer_that_answers_the_close_is_told_as_banned_once() {
 
 #[test]
 fn behind_a_trusted_proxy_the_named_client_is_banned_and_nobody_else() {
-    let server = serve(|o| o.trust_proxy = TrustProxy::Hops(1));
+    let server = serve_addresses(|o| o.trust_proxy = TrustProxy::Hops(1));
     let mut bad = open_for(&server, "192.0.2.1");
     let mut neighbour = open_for(&server, "192.0.3.1");
     let mut six = open_for(&server, "2001:db8::1");
@@ -158,7 +136,7 @@ fn behind_a_trusted_proxy_the_named_client_is_banned_and_nobody_else() {
 
 #[test]
 fn an_upgrade_that_is_decided_after_the_ban_opens_nothing() {
-    let server = serve(|o| o.trust_proxy = TrustProxy::Hops(1));
+    let server = serve_addresses(|o| o.trust_proxy = TrustProxy::Hops(1));
     let mut client = server.connect();
     client.send(handshake("/hold", "X-Forwarded-For: 192.0.2.1\r\n"));
     let id = server.journal.wait("the upgrade is read", |events| {
@@ -184,7 +162,7 @@ fn an_upgrade_that_is_decided_after_the_ban_opens_nothing() {
 
 #[test]
 fn a_client_that_a_proxy_header_names_is_closed_without_an_answer() {
-    let server = serve(|o| o.proxy_protocol = ProxyProtocol::Everybody);
+    let server = serve_addresses(|o| o.proxy_protocol = ProxyProtocol::Everybody);
     let connect = |client: &str| {
         let mut connection = server.connect();
         connection.send(format!("PROXY TCP4 {client} 10.0.0.1 1 2\r\n"));
@@ -202,7 +180,7 @@ fn a_client_that_a_proxy_header_names_is_closed_without_an_answer() {
 #[test]
 fn who_comes_while_bans_come_and_go_is_never_left_open() {
     // Sockets open in one thread while bans begin and end in another: after a ban nobody may be open.
-    let server = serve(|_| {});
+    let server = serve_addresses(|_| {});
     let address = server.address;
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let opening: Vec<_> = (0..3)

@@ -5,24 +5,10 @@ mod support;
 use std::io::Write;
 use std::time::Duration;
 
-use support::{Client, Context, HTTP, Seen, Server, eventually, handshake, options, response};
-use wsbroker_engine::{ListenOptions, Peers, ProxyProtocol, Rate, TrustProxy};
+use support::{Client, Seen, Server, eventually, handshake, once, peers, serve_addresses};
+use wsbroker_engine::{ListenOptions, ProxyProtocol, TrustProxy};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
-
-fn answering(context: &Context, event: &Seen) {
-    if let Seen::Request(id, head) = event {
-        let answer = response(200, &[], head.remote_address.as_bytes());
-        context.broker.respond(*id, answer);
-    }
-}
-
-fn serve(change: impl FnOnce(&mut ListenOptions)) -> Server {
-    let mut options = options();
-    options.proxy_protocol = ProxyProtocol::Everybody;
-    change(&mut options);
-    Server::start(options, HTTP, answering)
-}
 
 fn v1(client: &str) -> Vec<u8> {
     let family = if client.contains(':') { "TCP6" } else { "TCP4" };
@@ -40,6 +26,14 @@ fn v2(command: u8, client: [u8; 4]) -> Vec<u8> {
 
 fn refused(server: &Server) -> u64 {
     server.broker.stats().limited.proxy_protocol
+}
+
+/// Every connection has to begin with a header.
+fn serve(change: impl FnOnce(&mut ListenOptions)) -> Server {
+    serve_addresses(|options| {
+        options.proxy_protocol = ProxyProtocol::Everybody;
+        change(options);
+    })
 }
 
 #[test]
@@ -108,10 +102,7 @@ fn without_a_sound_header_a_connection_is_closed_without_an_answer() {
 fn only_peers_that_may_send_it_are_believed() {
     for (network, believed) in [("127.0.0.0/8", true), ("10.0.0.0/8", false)] {
         let server = serve(|o| {
-            o.proxy_protocol = ProxyProtocol::Peers(Peers {
-                networks: vec![network.parse().expect("a network")],
-                unix: false,
-            });
+            o.proxy_protocol = ProxyProtocol::Peers(peers(&[network]));
         });
         let mut client = server.connect();
         let _ = client.try_send([v1("192.0.2.1").as_slice(), GET].concat());
@@ -138,7 +129,7 @@ fn without_the_option_a_header_is_a_broken_request() {
 fn limits_count_for_the_named_client() {
     let server = serve(|o| {
         o.limits.connections_per_ip = Some(1);
-        o.limits.requests_per_ip = Rate::new(2, Duration::from_secs(1_000_000));
+        o.limits.requests_per_ip = once(2);
     });
     let connect = |name: &str| {
         let mut client = server.connect();
@@ -167,10 +158,7 @@ fn limits_count_for_the_named_client() {
 #[test]
 fn a_named_peer_may_be_a_trusted_proxy_itself() {
     let server = serve(|o| {
-        o.trust_proxy = TrustProxy::Peers(Peers {
-            networks: vec!["10.0.0.0/8".parse().expect("a network")],
-            unix: false,
-        });
+        o.trust_proxy = TrustProxy::Peers(peers(&["10.0.0.0/8"]));
     });
     let ask = |peer: &str| {
         let mut client: Client = server.connect();
