@@ -15,12 +15,14 @@ import {
   checkSocketId,
   checkToken,
 } from './arguments.cjs';
+import { checkBanTime, checkNetwork } from './clients.cjs';
 import { corkForThisTask } from './cork.cjs';
 import { WsBrokerError } from './errors.cjs';
 import { native } from './native.cjs';
 import { startServer } from './server.cjs';
 import type { Stats } from './stats.cjs';
 import type {
+  Ban,
   ChannelName,
   Data,
   Registration,
@@ -37,8 +39,9 @@ export { ERROR_CODES, WsBrokerError, type WsBrokerErrorCode } from './errors.cjs
 export type { RequestHeaders } from './headers.cjs';
 export type { Limits, RateLimit } from './limits.cjs';
 export type { SocketLimits, SocketRateLimit } from './socket-limits.cjs';
-export type { DropStats, Stats, WorkerStats } from './stats.cjs';
+export type { DropStats, LimitedStats, Stats, WorkerStats } from './stats.cjs';
 export type {
+  Ban,
   ChannelName,
   Data,
   ErrorContext,
@@ -301,6 +304,43 @@ export function connections(): Iterable<SocketId> {
  */
 export function bufferedAmount(socketId: SocketId): number {
   return native.bufferedAmount(checkSocketId(socketId));
+}
+
+/**
+ * Keeps an IP address or a network out of every server of the process. New connections are closed as soon as they are
+ * accepted, and requests that come through a trusted proxy are answered 403. What is open is closed: sockets with 1008
+ * and the reason `banned`, other connections at once.
+ *
+ * How many bans there are is up to the application; each takes some 100 bytes until it ends. A client with IPv6 usually
+ * has a network of 64 bits to itself: ban that rather than one address of it.
+ *
+ * @param address - an IPv4 or IPv6 address, or a network in CIDR notation; `::/0` stands for IPv6 alone
+ * @param seconds - how long it lasts, above 0, fractions allowed. Default: until {@link unban}. Banning the same address
+ * again replaces the time
+ * @returns how many sockets it closed
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function ban(address: string, seconds?: number): number {
+  const network = checkNetwork(address, 'address');
+  const time = checkBanTime(seconds);
+  corkForThisTask();
+  return native.ban(network, time);
+}
+
+/**
+ * Lifts a ban.
+ *
+ * @param address - the address or network that was banned; one within a banned network stays banned
+ * @returns true when there was such a ban
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ */
+export function unban(address: string): boolean {
+  return native.unban(checkNetwork(address, 'address'));
+}
+
+/** The bans that hold at this moment, IPv4 first, in the order of their addresses. */
+export function bans(): Ban[] {
+  return native.bans();
 }
 
 /** Everything above in numbers, and what was dropped for which reason. */

@@ -6,6 +6,8 @@
 
 export type * from './index.cjs';
 export {
+  ban,
+  bans,
   broadcast,
   bufferedAmount,
   channelCount,
@@ -25,6 +27,7 @@ export {
   subscribe,
   subscriberCount,
   subscribers,
+  unban,
   unsubscribe,
   WsBrokerError,
 } from './index.cjs';

@@ -3,11 +3,13 @@
  * `arguments.cts`.
  */
 
+import type { NativeProxyProtocol, NativeTrustProxy } from './clients.cjs';
 import type { NativeCompression } from './compression.cjs';
 import { WsBrokerError } from './errors.cjs';
 import type { NativeLimits } from './limits.cjs';
 import { type LoadError, loadAddon } from './load.cjs';
 import type { Stats } from './stats.cjs';
+import type { Ban } from './types.cjs';
 
 /** What the addon takes as data: a string as text, or bytes of this thread alone. */
 export type NativeData = string | Uint8Array;
@@ -45,6 +47,8 @@ export interface NativeStartOptions {
   judgeOrigin: ((origin: string | undefined) => number) | undefined;
   isMainThread: boolean;
   limits: NativeLimits;
+  trustProxy: NativeTrustProxy;
+  proxyProtocol: NativeProxyProtocol;
 }
 
 /** A server that runs, or why it does not. */
@@ -132,6 +136,10 @@ export interface Native {
   connections(): Float64Array;
   bufferedAmount(socketId: number): number;
   stats(): Stats;
+  /** A time of 0 ms is until further notice. */
+  ban(network: string, milliseconds: number): number;
+  unban(network: string): boolean;
+  bans(): Ban[];
 
   /** `headers` in all three: `name\nvalue\n` for each, in latin1. */
   respond(requestId: number, status: number, headers: string, body: NativeData | undefined): boolean;

@@ -2,6 +2,7 @@
 
 import { isMainThread } from 'node:worker_threads';
 import { checkCloseCode, checkCloseReason, checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { parseProxyProtocol, parseTrustProxy } from './clients.cjs';
 import { parseCompression } from './compression.cjs';
 import { parseOrigins, parseProtocols } from './handshake.cjs';
 import { parseLimits } from './limits.cjs';
@@ -60,6 +61,8 @@ const START_OPTIONS = [
   'handlerTimeout',
   'ioThreads',
   'limits',
+  'trustProxy',
+  'proxyProtocol',
   'minBodyRate',
   'protocols',
   'origins',
@@ -85,6 +88,8 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
     ...parseHeartbeat(options.heartbeat),
     handlerTimeout: parseHandlerTimeout(options.handlerTimeout),
     limits: parseLimits(options.limits),
+    trustProxy: parseTrustProxy(options.trustProxy),
+    proxyProtocol: parseProxyProtocol(options.proxyProtocol),
     minBodyRate: parseMinBodyRate(options.minBodyRate),
     protocols: parseProtocols(options.protocols),
     ...parseOrigins(options.origins),

@@ -32,6 +32,8 @@ export interface Stats {
   bytesOut: number;
   /** What was not delivered, by reason. */
   dropped: DropStats;
+  /** Who was turned away, by reason. */
+  limited: LimitedStats;
   /** The threads that are registered as workers. */
   workers: WorkerStats[];
 }
@@ -74,6 +76,22 @@ export interface DropStats {
   refusedOrigins: number;
   /** Upgrades refused because too many were under way: `limits.handshakes`. */
   refusedHandshakes: number;
+}
+
+/** Who was turned away, by reason. The first four are named after their {@link Limits}. */
+export interface LimitedStats {
+  /** Connections beyond `limits.connections`. */
+  connections: number;
+  /** Connections, or sockets behind a trusted proxy, beyond `limits.connectionsPerIp`. */
+  connectionsPerIp: number;
+  /** Upgrade requests beyond `limits.upgradesPerIp`. */
+  upgradesPerIp: number;
+  /** Requests beyond `limits.requestsPerIp`. */
+  requestsPerIp: number;
+  /** Connections and requests of banned clients. What a ban closed when it came is not counted here. */
+  banned: number;
+  /** Connections closed for want of a sound PROXY header (`proxyProtocol`), or from a peer that may not send one. */
+  proxyProtocol: number;
 }
 
 /** What waits for one worker. */

@@ -188,6 +188,36 @@ export interface StartOptions {
    * stands for its default. See {@link Limits}.
    */
   limits?: Limits;
+  /**
+   * Which proxies are believed when they name the client in `X-Forwarded-For` or `Forwarded` (RFC 7239). Nobody is by
+   * default: anybody can write these headers. Each proxy adds its own peer on the right, so they are read from the right:
+   *
+   * A number says how many proxies are between the clients and this server, as in Express: with 1 the client is the last
+   * address of the list, with 2 the one before it. Use it only where nobody can reach the server past the proxies.
+   *
+   * An array holds the proxies' addresses or networks, and `'unix'` for peers on a Unix socket: the client is the last
+   * address that is not one of them.
+   *
+   * An entry that names nobody (`unknown`, rubbish) makes the proxy that wrote it the client. A request in which both
+   * headers stand and name different clients is answered 400, because one of them may be the client's own: the proxy
+   * has to set both or remove one. The client becomes {@link HttpRequest.remoteAddress}, and is whose {@link Limits} count
+   * and who may be banned.
+   *
+   * @defaultValue 0
+   */
+  trustProxy?: number | string[] | false;
+  /**
+   * Whether each connection has to begin with a PROXY header, version 1 or 2, as load balancers on the level of TCP
+   * write it. The client that it names counts as the peer, also for `trustProxy`; a header that names nobody (`LOCAL`,
+   * `UNKNOWN`) leaves the peer as it is. A connection that does not begin with a sound header within `headerTimeout` is
+   * closed without an answer.
+   *
+   * An array of addresses or networks, and `'unix'` for peers on a Unix socket, tells who may connect and be believed;
+   * others are closed. `true` believes everybody: use it only where nobody but the proxy can reach the server.
+   *
+   * @defaultValue false
+   */
+  proxyProtocol?: boolean | string[];
 }
 
 /** The options of {@link Server.stop}. */
@@ -269,7 +299,10 @@ export interface HttpRequest {
   readonly headers: RequestHeaders;
   /** The whole body; empty when there is none. It may share memory with other events: copy what is kept for long. */
   readonly body: Buffer;
-  /** The client's IP address, or `'unix'` for one that came through a Unix socket. */
+  /**
+   * The client's IP address, or `'unix'` for one that came through a Unix socket. Behind a proxy it is the proxy's, unless
+   * {@link StartOptions.trustProxy} or {@link StartOptions.proxyProtocol} says otherwise.
+   */
   readonly remoteAddress: string;
   /**
    * The subprotocol of a WebSocket, if there is one. In `handleSocketOpen` it is the one that the client was told, in
@@ -375,6 +408,14 @@ export interface WorkerHandlers {
   handleSocketClose?(socketId: SocketId, token: Token, code: number, reason: string): unknown;
   /** A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr with its stack. */
   handleError?(error: unknown, context: ErrorContext): unknown;
+}
+
+/** A ban that holds. */
+export interface Ban {
+  /** The IP address, or the network in CIDR notation, in its shortest form. */
+  address: string;
+  /** When it ends by itself, in ms as `Date.now()` counts them; undefined for one until {@link unban}. */
+  expires: number | undefined;
 }
 
 /** A thread's registration as a worker. */

@@ -30,6 +30,8 @@ const CALLS = {
   connectionCount: { arguments: [], kinds: [], answer: 0 },
   connections: { arguments: [], kinds: [], answer: [] },
   bufferedAmount: { arguments: [UNKNOWN], kinds: ['socketId'], answer: 0 },
+  ban: { arguments: ['192.0.2.1', 0.001], kinds: ['address', 'seconds'], answer: 0 },
+  unban: { arguments: ['192.0.2.2'], kinds: ['address'], answer: false },
 };
 
 const NO_DATA = [null, 7, 7n, true, {}, [], Symbol('data'), () => {}, new Map(), [1, 2, 3], Promise.resolve('data')];
@@ -44,6 +46,20 @@ const WRONG = {
   to: NO_NAME,
   token: NO_DATA,
   code: [null, '1000', 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 1000.5, Number.NaN, 65_536 + 1000, -1],
+  address: [
+    undefined,
+    null,
+    7,
+    {},
+    '',
+    'localhost',
+    '192.0.2.0/33',
+    '::/129',
+    '192.0.2',
+    '::1%eth0',
+    'a'.repeat(1 << 20),
+  ],
+  seconds: [null, '60', {}, 0, -1, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 31],
   reason: [null, 7, {}, Buffer.from('bye'), 'x'.repeat(124), 'é'.repeat(62)],
 };
 

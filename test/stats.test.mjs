@@ -9,7 +9,7 @@ import { deferred, eventually, Inbox } from './helpers/waiting.mjs';
 test('a plain object of numbers, all of them', (t) => {
   serve(t);
   const numbers = stats();
-  const { dropped, workers, ...rest } = numbers;
+  const { dropped, limited, workers, ...rest } = numbers;
   assert.deepEqual(Object.keys(rest).sort(), [
     'bytesIn',
     'bytesOut',
@@ -46,7 +46,15 @@ test('a plain object of numbers, all of them', (t) => {
     'workerEnded',
     'workerEndedEvents',
   ]);
-  for (const value of [...Object.values(rest), ...Object.values(dropped)]) assert.ok(Number.isSafeInteger(value));
+  assert.deepEqual(Object.keys(limited).sort(), [
+    'banned',
+    'connections',
+    'connectionsPerIp',
+    'proxyProtocol',
+    'requestsPerIp',
+    'upgradesPerIp',
+  ]);
+  for (const value of [rest, dropped, limited].flatMap(Object.values)) assert.ok(Number.isSafeInteger(value));
   assert.deepEqual(
     workers.map(({ id, ...worker }) => worker),
     [{ queuedEvents: 0, queuedBytes: 0, inHandEvents: 0, events: 0, full: false }],

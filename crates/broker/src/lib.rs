@@ -10,7 +10,9 @@
 //! | `transport` | the byte stream under a connection |
 //! | `http` | HTTP/1.1 by hyper: requests, responses, the WebSocket handshake |
 //! | `shard` | the I/O thread: its inbox, its turn, its sockets |
+//! | [`client`] | who the client is: addresses, networks, what proxies say |
 //! | [`limits`] | what one peer may take |
+//! | `bans` | who is kept out |
 //! | [`codec`] | RFC 6455 and RFC 7692, sans-IO: bytes in, messages out |
 //! | [`compression`] | what a listener offers of permessage-deflate; the compressors of the threads |
 //! | [`dispatch`] | batches of events, the workers' queues, who gets what |
@@ -44,8 +46,10 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod bans;
 pub mod broker;
 mod channel;
+pub mod client;
 pub mod codec;
 pub mod compression;
 pub mod dispatch;
@@ -67,8 +71,10 @@ pub mod stats;
 mod transport;
 
 pub use address::{BindAddress, ListenAddress};
+pub use bans::Ban;
 pub use broker::{Broker, BrokerOptions};
 pub use channel::ChannelLimit;
+pub use client::{Cidr, ClientAddress, InvalidCidr, Peers, ProxyProtocol, TrustProxy};
 pub use compression::{Compression, CompressionMemory};
 pub use dispatch::batch::{Event, events};
 pub use dispatch::request_block::RequestBlock;
@@ -78,6 +84,7 @@ pub use http::origin::{InvalidOrigin, Origin, OriginAnswer, OriginCheck, OriginV
 pub use http::response::{Acceptance, Response, ResponseError, UpgradeDecision};
 pub use http::subprotocol::{InvalidSubprotocol, Subprotocol};
 pub use id::{RequestId, SocketId};
+pub use limits::Limits;
 pub use limits::bucket::Rate;
 pub use limits::socket::{OnExceed, SocketLimits, SocketRate};
 pub use listener::{Listener, StopOptions, StopSummary};

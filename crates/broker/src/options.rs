@@ -5,11 +5,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::address::BindAddress;
+use crate::client::{ProxyProtocol, TrustProxy};
 use crate::codec::{MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use crate::compression::Compression;
 use crate::error::StartError;
 use crate::http::origin::Origins;
 use crate::http::subprotocol::Subprotocol;
+use crate::limits::Limits;
 use crate::limits::socket::SocketLimits;
 
 /// The largest message or body that can be asked for, in bytes: the lengths in a batch are words of 32 bits.
@@ -108,6 +110,12 @@ pub struct ListenOptions {
     /// How many I/O threads the broker is to have, 1 to 256. The first listener decides for all; a later one that asks
     /// for another number is refused. `None` leaves it to [`BrokerOptions`](crate::BrokerOptions).
     pub io_threads: Option<usize>,
+    /// What one client, and all of them together, may take. The default is no limit.
+    pub limits: Limits,
+    /// Which proxies are believed when they name the client. The default is none.
+    pub trust_proxy: TrustProxy,
+    /// Who has to begin a connection with a PROXY header. The default is nobody.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl ListenOptions {
@@ -139,6 +147,9 @@ impl ListenOptions {
             origins: Origins::Any,
             max_handshakes: None,
             io_threads: None,
+            limits: Limits::default(),
+            trust_proxy: TrustProxy::default(),
+            proxy_protocol: ProxyProtocol::default(),
         }
     }
 
@@ -161,6 +172,15 @@ impl ListenOptions {
             }
             if !(MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&compression.window_bits) {
                 return invalid("compression.windowBits", "a power of two from 9 to 15");
+            }
+        }
+        let limits = [
+            ("limits.connections", self.limits.connections),
+            ("limits.connectionsPerIp", self.limits.connections_per_ip),
+        ];
+        for (name, limit) in limits {
+            if limit == Some(0) {
+                return invalid(name, "a number of at least 1, or none");
             }
         }
         let lasting = |name, value: Duration| {
@@ -268,6 +288,14 @@ mod tests {
                 "maxMessageSize",
             ),
             (refused(|o| o.max_backpressure = 0), "maxBackpressure"),
+            (
+                refused(|o| o.limits.connections = Some(0)),
+                "limits.connections",
+            ),
+            (
+                refused(|o| o.limits.connections_per_ip = Some(0)),
+                "limits.connectionsPerIp",
+            ),
             (refused(|o| o.max_body_size = LARGEST + 1), "maxBodySize"),
             (refused(|o| compressed(o).level = 0), "compression.level"),
             (refused(|o| compressed(o).level = 10), "compression.level"),

@@ -10,12 +10,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::channel::{Channel, ChannelSet};
+use crate::client::ClientAddress;
 use crate::codec::PerMessageDeflate;
 use crate::dispatch::batch::Origin;
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::options::SlowConsumer;
 use crate::shard::ShardHandle;
+use crate::shard::inbox::Terms;
 
 /// What every thread may know of a socket. The socket itself belongs to its shard.
 pub(crate) struct SocketEntry {
@@ -28,6 +30,8 @@ pub(crate) struct SocketEntry {
     pub(crate) listener: Arc<ListenerShared>,
     /// What was agreed on with a client that takes compressed messages.
     pub(crate) deflate: Option<PerMessageDeflate>,
+    /// Whom a ban may mean.
+    pub(crate) client: ClientAddress,
     /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox.
     buffered: AtomicUsize,
     /// Already on its shard's list of ready sockets.
@@ -57,16 +61,16 @@ impl SocketEntry {
         id: SocketId,
         key: u32,
         home: Arc<ShardHandle>,
-        listener: Arc<ListenerShared>,
-        deflate: Option<PerMessageDeflate>,
+        terms: Terms,
         token: Option<Bytes>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             key,
             home,
-            listener,
-            deflate,
+            listener: terms.listener,
+            deflate: terms.deflate,
+            client: terms.client,
             buffered: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             has_token: AtomicBool::new(token.is_some()),
@@ -255,10 +259,17 @@ impl Registry {
     }
 
     pub(crate) fn entries(&self) -> Vec<Arc<SocketEntry>> {
-        let mut entries = Vec::with_capacity(self.len());
+        self.select(|_| true)
+    }
+
+    /// The sockets that are meant. Asked under a lock, one after the other.
+    pub(crate) fn select(&self, is_meant: impl Fn(&SocketEntry) -> bool) -> Vec<Arc<SocketEntry>> {
+        let mut selected = Vec::new();
         for partition in &self.partitions {
-            entries.extend(partition.lock().values().cloned());
+            let partition = partition.lock();
+            let meant = partition.values().filter(|entry| is_meant(entry));
+            selected.extend(meant.cloned());
         }
-        entries
+        selected
     }
 }

@@ -35,6 +35,8 @@ pub struct Stats {
     pub bytes_out: u64,
     /// What was not delivered, by reason.
     pub dropped: Drops,
+    /// Who was turned away, by reason.
+    pub limited: Limited,
     /// The registered workers.
     pub workers: Vec<WorkerStats>,
 }
@@ -79,6 +81,23 @@ pub struct Drops {
     pub refused_origins: u64,
     /// Upgrades refused because too many were under way.
     pub refused_handshakes: u64,
+}
+
+/// Who was turned away, by reason. The first four are named after their limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// Connections beyond those of the whole broker.
+    pub connections: u64,
+    /// Connections, or sockets behind a trusted proxy, beyond those of one client.
+    pub connections_per_ip: u64,
+    /// Upgrade requests beyond the rate of one client.
+    pub upgrades_per_ip: u64,
+    /// Other requests beyond the rate of one client.
+    pub requests_per_ip: u64,
+    /// Connections and requests of banned clients. Those that a ban closed are not counted here.
+    pub banned: u64,
+    /// Connections closed for want of a sound PROXY header, or from a peer whose header is not believed.
+    pub proxy_protocol: u64,
 }
 
 /// The queue of one worker.

@@ -1,7 +1,6 @@
 //! The byte stream under a connection. TLS will be one more variant here.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -34,19 +33,6 @@ impl Transport {
             Self::Unix(stream) => Unregistered::Unix(stream.into_std()?),
         })
     }
-
-    /// The peer's IP address as text, without its port; an IPv4 peer of an IPv6 listener reads as IPv4.
-    /// `unix` for a peer on a Unix socket.
-    pub(crate) fn remote_address(&self) -> String {
-        match self {
-            Self::Tcp(stream) => match stream.peer_addr() {
-                Ok(address) => plain_ip(address.ip()).to_string(),
-                Err(_) => String::new(),
-            },
-            #[cfg(unix)]
-            Self::Unix(_) => "unix".to_owned(),
-        }
-    }
 }
 
 impl Transport {
@@ -65,13 +51,6 @@ impl Unregistered {
             #[cfg(unix)]
             Self::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
         })
-    }
-}
-
-fn plain_ip(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
-        IpAddr::V4(_) => ip,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The calls on sockets, channels and requests. Each converts its arguments, makes one call of the engine and
 //! converts the answer. Their types as JavaScript sees them are in `src/native.cts`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use neon::prelude::*;
-use wsbroker_engine::{Acceptance, ChannelLimit, SocketId, UpgradeDecision};
+use wsbroker_engine::{Acceptance, ChannelLimit, Cidr, SocketId, UpgradeDecision};
 
 use crate::{broker, convert};
 
@@ -182,6 +184,44 @@ pub(crate) fn refuse(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     let decided =
         request.is_some_and(|request| broker().decide(request, UpgradeDecision::Refuse(response)));
     Ok(cx.boolean(decided))
+}
+
+/// `(network, milliseconds)`: 0 is until further notice. How many sockets it closed.
+pub(crate) fn ban(mut cx: FunctionContext) -> JsResult<JsNumber> {
+    let network = network(&mut cx)?;
+    let duration = match convert::number(&mut cx, 1)? {
+        0.0 => None,
+        milliseconds => Some(Duration::from_millis(milliseconds as u64)),
+    };
+    let closed = network.map_or(0, |network| broker().ban(network, duration));
+    count(&mut cx, closed)
+}
+
+pub(crate) fn unban(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let was_banned = network(&mut cx)?.is_some_and(|network| broker().unban(network));
+    Ok(cx.boolean(was_banned))
+}
+
+/// `{ address, expires }` each; `expires` as `Date.now()` counts, undefined for none.
+pub(crate) fn bans(mut cx: FunctionContext) -> JsResult<JsArray> {
+    let array = cx.empty_array();
+    for (index, ban) in broker().bans().iter().enumerate() {
+        let expires = ban
+            .ends
+            .and_then(|ends| ends.duration_since(UNIX_EPOCH).ok());
+        let object = cx.empty_object();
+        let mut object_props = object.prop(&mut cx, "address");
+        object_props.set(ban.network.to_string())?;
+        object_props
+            .prop("expires")
+            .set(expires.map(|expires| expires.as_millis() as f64))?;
+        array.prop(&mut cx, index as u32).set(object)?;
+    }
+    Ok(array)
+}
+
+fn network(cx: &mut FunctionContext) -> NeonResult<Option<Cidr>> {
+    Ok(convert::text(cx, 0)?.parse().ok())
 }
 
 /// A count of things in memory, which a double holds exactly.

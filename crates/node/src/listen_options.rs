@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use neon::prelude::*;
 use wsbroker_engine::{
-    Compression, CompressionMemory, Heartbeat, ListenOptions, OnExceed, Origin, Origins, Rate,
-    SlowConsumer, SocketLimits, SocketRate, StartError, Subprotocol,
+    Cidr, Compression, CompressionMemory, Heartbeat, Limits, ListenOptions, OnExceed, Origin,
+    Origins, Peers, ProxyProtocol, Rate, SlowConsumer, SocketLimits, SocketRate, StartError,
+    Subprotocol, TrustProxy,
 };
 
 use crate::origins::OriginFunction;
@@ -74,6 +75,9 @@ pub(crate) fn parse<'cx>(
     } else {
         SlowConsumer::Close
     };
+    parsed.limits = client_limits(cx, limits)?;
+    parsed.trust_proxy = trust_proxy(cx, options)?;
+    parsed.proxy_protocol = proxy_protocol(cx, options)?;
     Ok(Ok(parsed))
 }
 
@@ -100,13 +104,12 @@ fn compression<'cx>(
     }))
 }
 
-/// A capacity, and a number of channels, of 0 is no limit.
+/// 0 is no limit.
 fn socket_limits<'cx>(cx: &mut Cx<'cx>, limits: Handle<'cx, JsObject>) -> NeonResult<SocketLimits> {
-    let channels: f64 = limits.prop(cx, "channelsPerSocket").get()?;
     Ok(SocketLimits {
         messages: socket_rate(cx, limits, "messagesPerSocket")?,
         bytes: socket_rate(cx, limits, "bytesPerSocket")?,
-        channels: (channels > 0.0).then_some(channels as u32),
+        channels: count(cx, limits, "channelsPerSocket")?,
     })
 }
 
@@ -116,15 +119,13 @@ fn socket_rate<'cx>(
     name: &str,
 ) -> NeonResult<Option<SocketRate>> {
     let limit: Handle<'cx, JsObject> = limits.prop(cx, name).get()?;
-    let capacity: f64 = limit.prop(cx, "capacity").get()?;
-    let interval: f64 = limit.prop(cx, "interval").get()?;
     let policy: f64 = limit.prop(cx, "onExceed").get()?;
     let on_exceed = match policy as u8 {
         1 => OnExceed::Drop,
         2 => OnExceed::Pause,
         _ => OnExceed::Close,
     };
-    let rate = Rate::new(capacity as u32, convert::milliseconds(interval));
+    let rate = rate(cx, limits, name)?;
     Ok(rate.map(|rate| SocketRate { rate, on_exceed }))
 }
 
@@ -164,4 +165,78 @@ fn list<T: FromStr>(
         }
     }
     Ok(Ok(parsed))
+}
+
+/// 0 is no limit.
+fn client_limits<'cx>(cx: &mut Cx<'cx>, given: Handle<'cx, JsObject>) -> NeonResult<Limits> {
+    let connections_per_ip = count(cx, given, "connectionsPerIp")?;
+    let connections = count(cx, given, "connections")?;
+    Ok(Limits {
+        connections_per_ip,
+        upgrades_per_ip: rate(cx, given, "upgradesPerIp")?,
+        requests_per_ip: rate(cx, given, "requestsPerIp")?,
+        connections,
+    })
+}
+
+fn count<'cx>(
+    cx: &mut Cx<'cx>,
+    given: Handle<'cx, JsObject>,
+    name: &str,
+) -> NeonResult<Option<u32>> {
+    let count: f64 = given.prop(cx, name).get()?;
+    Ok((count > 0.0).then_some(count as u32))
+}
+
+/// A capacity of 0, which no rate has, is no limit.
+fn rate<'cx>(
+    cx: &mut Cx<'cx>,
+    given: Handle<'cx, JsObject>,
+    name: &str,
+) -> NeonResult<Option<Rate>> {
+    let rate: Handle<JsObject> = given.prop(cx, name).get()?;
+    let capacity: f64 = rate.prop(cx, "capacity").get()?;
+    let interval: f64 = rate.prop(cx, "interval").get()?;
+    Ok(Rate::new(capacity as u32, convert::milliseconds(interval)))
+}
+
+/// A number of hops, or the addresses of the proxies.
+fn trust_proxy<'cx>(cx: &mut Cx<'cx>, options: Handle<'cx, JsObject>) -> NeonResult<TrustProxy> {
+    let value: Handle<JsValue> = options.prop(cx, "trustProxy").get()?;
+    if let Ok(hops) = value.downcast::<JsNumber, _>(cx) {
+        return Ok(match hops.value(cx) as u32 {
+            0 => TrustProxy::Nobody,
+            hops => TrustProxy::Hops(hops),
+        });
+    }
+    Ok(TrustProxy::Peers(peers(cx, value)?))
+}
+
+/// For everybody, for nobody, or the addresses of those for whom it is on.
+fn proxy_protocol<'cx>(
+    cx: &mut Cx<'cx>,
+    options: Handle<'cx, JsObject>,
+) -> NeonResult<ProxyProtocol> {
+    let value: Handle<JsValue> = options.prop(cx, "proxyProtocol").get()?;
+    if let Ok(on) = value.downcast::<JsBoolean, _>(cx) {
+        return Ok(if on.value(cx) {
+            ProxyProtocol::Everybody
+        } else {
+            ProxyProtocol::Off
+        });
+    }
+    Ok(ProxyProtocol::Peers(peers(cx, value)?))
+}
+
+/// Networks, and `unix` for those on a Unix socket. What is neither trusts nobody.
+fn peers<'cx>(cx: &mut Cx<'cx>, value: Handle<'cx, JsValue>) -> NeonResult<Peers> {
+    let mut peers = Peers::default();
+    for name in value.downcast_or_throw::<JsArray, _>(cx)?.to_vec(cx)? {
+        let name = name.downcast_or_throw::<JsString, _>(cx)?.value(cx);
+        if name == "unix" {
+            peers.unix = true;
+        }
+        peers.networks.extend(name.parse::<Cidr>());
+    }
+    Ok(peers)
 }

@@ -1,7 +1,7 @@
 //! The engine's numbers as one plain object. What each means is told in `src/stats.cts`.
 
 use neon::prelude::*;
-use wsbroker_engine::stats::{Drops, WorkerStats};
+use wsbroker_engine::stats::{Drops, Limited, WorkerStats};
 
 use crate::broker;
 
@@ -28,6 +28,8 @@ pub(crate) fn stats(mut cx: FunctionContext) -> JsResult<JsObject> {
     )?;
     let dropped = dropped(&mut cx, &stats.dropped)?;
     object.prop(&mut cx, "dropped").set(dropped)?;
+    let limited = limited(&mut cx, &stats.limited)?;
+    object.prop(&mut cx, "limited").set(limited)?;
 
     let workers = cx.empty_array();
     for (index, worker) in stats.workers.iter().enumerate() {
@@ -60,6 +62,20 @@ fn dropped<'cx>(cx: &mut Cx<'cx>, dropped: &Drops) -> JsResult<'cx, JsObject> {
             ("unreadResponses", dropped.unread_responses),
             ("refusedOrigins", dropped.refused_origins),
             ("refusedHandshakes", dropped.refused_handshakes),
+        ],
+    )
+}
+
+fn limited<'cx>(cx: &mut Cx<'cx>, limited: &Limited) -> JsResult<'cx, JsObject> {
+    numbers(
+        cx,
+        &[
+            ("connections", limited.connections),
+            ("connectionsPerIp", limited.connections_per_ip),
+            ("upgradesPerIp", limited.upgrades_per_ip),
+            ("requestsPerIp", limited.requests_per_ip),
+            ("banned", limited.banned),
+            ("proxyProtocol", limited.proxy_protocol),
         ],
     )
 }

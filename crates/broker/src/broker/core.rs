@@ -1,7 +1,7 @@
 //! What the threads of a broker share, and what its calls have in common.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::Roster;
 use crate::error::StartError;
 use crate::id::{RequestId, SocketId};
+use crate::limits::entrance::Entrance;
+use crate::listener::ListenerShared;
 use crate::message::Frames;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
@@ -28,6 +30,10 @@ pub(crate) struct Core {
     pub(crate) channels: Channels,
     pub(crate) roster: Roster,
     pub(crate) counters: CallCounters,
+    pub(crate) entrance: Arc<Entrance>,
+    /// The listeners that have been started, until one is found to be gone. Held to go through them; nothing is locked
+    /// under it but what wakes their connections.
+    listeners: Mutex<Vec<Weak<ListenerShared>>>,
     shards: OnceLock<Vec<Arc<ShardHandle>>>,
     /// Held while the shards are started: two first listeners at once start one set.
     starting: Mutex<()>,
@@ -44,6 +50,8 @@ impl Core {
             channels: Channels::new(),
             roster: Roster::new(),
             counters: CallCounters::default(),
+            entrance: Entrance::new(),
+            listeners: Mutex::default(),
             shards: OnceLock::new(),
             starting: Mutex::new(()),
             shortest_deadline: AtomicU64::new(u64::MAX),
@@ -171,6 +179,21 @@ impl Core {
         self.close(entry, CloseBy::Broker(Report::SlowConsumer));
     }
 
+    /// Notes whose connections bans have to reach.
+    pub(crate) fn add_listener(&self, listener: &Arc<ListenerShared>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(listener));
+    }
+
+    /// Makes the HTTP connections of all listeners look at the bans again.
+    pub(super) fn alert_connections(&self) {
+        self.listeners.lock().retain(|listener| {
+            let listener = listener.upgrade();
+            listener.as_deref().map(ListenerShared::alert).is_some()
+        });
+    }
+
     /// Queues a message for members of one shard; how many.
     pub(super) fn publish(
         &self,
@@ -256,6 +279,7 @@ impl Core {
             workers: self.roster.stats(),
             ..Stats::default()
         };
+        stats.limited = self.entrance.refusals.stats();
         stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
         stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
         stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::bans::Ban;
 use crate::channel::{ChannelLimit, Snapshot};
+use crate::client::Cidr;
 use crate::dispatch::worker::{Interest, Worker, WorkerWaker};
 use crate::error::StartError;
 use crate::http::response::{Response, UpgradeDecision};
@@ -208,6 +211,37 @@ impl Broker {
         messages.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Keeps a network out, for so long or until [`unban`](Self::unban). An earlier ban of it gets this end.
+    ///
+    /// New connections are closed at accept, requests through trusted proxies answered 403. Open HTTP connections are
+    /// closed at once, sockets with 1008 and the reason `banned`; how many sockets that were.
+    pub fn ban(&self, network: Cidr, duration: Option<Duration>) -> usize {
+        let now = self.core.entrance.now();
+        let until = duration.map(|duration| now.saturating_add(milliseconds(duration).max(1)));
+        self.core.entrance.bans.add(network, until, now);
+        self.core.alert_connections();
+        let is_meant =
+            |entry: &SocketEntry| entry.client.ip().is_some_and(|ip| network.contains(ip));
+        let meant = self.core.registry.select(is_meant).into_iter();
+        meant
+            .filter(|entry| self.core.close(entry, CloseBy::Broker(Report::Banned)))
+            .count()
+    }
+
+    /// Lifts a ban of exactly this network; whether there was one.
+    pub fn unban(&self, network: Cidr) -> bool {
+        let entrance = &self.core.entrance;
+        entrance.bans.remove(&network, entrance.now())
+    }
+
+    /// The bans of this moment in the order of their networks, and when each ends by itself.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Ban> {
+        let entrance = &self.core.entrance;
+        let (now, time) = (entrance.now(), SystemTime::now());
+        entrance.bans.list(now, time)
+    }
+
     /// How many sockets are in a channel.
     #[must_use]
     pub fn subscriber_count(&self, channel: &ChannelName) -> usize {
@@ -309,4 +343,9 @@ impl Broker {
         home.send(Command::Hold { entry, held });
         true
     }
+}
+
+/// Rounded up.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Choices;
 use crate::broker::{Broker, BrokerOptions};
 use crate::channel::Snapshot;
+use crate::client::ClientAddress;
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::message::OutboundMessage;
@@ -13,6 +14,7 @@ use crate::name::ChannelName;
 use crate::options::ListenOptions;
 use crate::registry::SocketEntry;
 use crate::shard::ShardHandle;
+use crate::shard::inbox::Terms;
 
 const SHARDS: u16 = 3;
 
@@ -134,8 +136,12 @@ impl World {
         for _ in 0..count.min(MAX_SOCKETS - self.sockets.len()) {
             let id = self.broker.core().registry.next_id();
             let home = &self.shards[self.sockets.len() % self.shards.len()];
-            let listener = Arc::clone(&self.listener);
-            let entry = SocketEntry::new(id, 0, Arc::clone(home), listener, None, None);
+            let terms = Terms {
+                listener: Arc::clone(&self.listener),
+                client: ClientAddress::UNIX,
+                deflate: None,
+            };
+            let entry = SocketEntry::new(id, 0, Arc::clone(home), terms, None);
             self.broker.core().registry.insert(entry);
             assert!(self.open.insert(id), "an id is used once");
             self.sockets.push(id);

@@ -18,10 +18,14 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+use super::admission::charge_unparsed;
 use super::deadlines::{Deadlines, Overdue};
 use super::exchange::exchange;
+use super::opening::proxy_header;
 use super::timed::{Alarm, Timed};
-use crate::listener::{ConnectionGuard, Handshake, ListenerShared, StopPhase};
+use crate::client::ClientAddress;
+use crate::limits::clients::ClientConnection;
+use crate::listener::{Admission, Handshake, ListenerShared, StopPhase, TooManyConnections};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::{Command, Reserved};
 use crate::transport::Transport;
@@ -42,7 +46,12 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     pub(super) shard: Arc<ShardHandle>,
     pub(super) listener: Arc<ListenerShared>,
+    /// The other end, or whom a PROXY header has named as such.
+    pub(super) peer: ClientAddress,
+    /// The same as text, which every request of it is told.
     pub(super) remote_address: String,
+    /// It is one connection too many: nothing is served on it.
+    pub(super) refusal: Option<TooManyConnections>,
     /// An answer went out before its request had been read to the end.
     pub(super) cut_short: AtomicBool,
     /// Filled by the exchange that answers 101.
@@ -56,6 +65,8 @@ pub(super) struct Upgraded {
     /// The place it has been given.
     pub(super) reserved: Reserved,
     pub(super) handshake: Handshake,
+    /// What counts it for its client, where the connection does not.
+    pub(super) connection: Option<ClientConnection>,
 }
 
 /// How a connection came to its end.
@@ -63,31 +74,53 @@ enum End {
     /// hyper is done with it, or it has become a WebSocket.
     Done(hyper::Result<()>),
     Overdue(Overdue),
+    /// Its peer has been banned.
+    Banned,
     /// By the deadline of a stop.
     Cut,
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(transport: Transport, shard: Arc<ShardHandle>, guard: ConnectionGuard) {
-    if let Some(guard) = serve_http(transport, &shard, guard).await {
+pub(crate) async fn serve(
+    mut transport: Transport,
+    peer: ClientAddress,
+    shard: Arc<ShardHandle>,
+    admission: Admission,
+) {
+    let listener = Arc::clone(admission.listener());
+    let (peer, admission) = if listener.options.proxy_protocol.is_on() {
+        let Some(client) = proxy_header(&mut transport, peer, &listener).await else {
+            return;
+        };
+        let Some(admission) = admission.of_client(client) else {
+            return;
+        };
+        (client, admission)
+    } else {
+        (peer, admission)
+    };
+    if let Some(admission) = serve_http(transport, peer, &shard, admission).await {
         // Behind what its requests have told the shard: when a stop is done nothing is left of them.
-        shard.send(Command::Disconnected(guard));
+        shard.send(Command::Disconnected(admission));
     }
 }
 
-/// The guard comes back unless the connection has become a WebSocket.
+/// What let it in comes back unless the connection has become a WebSocket.
 async fn serve_http(
     transport: Transport,
+    peer: ClientAddress,
     shard: &Arc<ShardHandle>,
-    guard: ConnectionGuard,
-) -> Option<ConnectionGuard> {
-    let listener = Arc::clone(guard.listener());
+    admission: Admission,
+) -> Option<Admission> {
+    let listener = Arc::clone(admission.listener());
     let mut phase = listener.phase();
-    // A stop may have begun between the accept and this moment.
+    // A stop or a ban may have come between the accept and this moment.
     phase.mark_changed();
     let connection = Arc::new(Connection {
         shard: Arc::clone(shard),
-        remote_address: transport.remote_address(),
+        peer,
+        remote_address: peer.to_string(),
+        refusal: admission.refusal(),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
         deadlines: Mutex::new(Deadlines::new(&listener.options)),
@@ -113,8 +146,11 @@ async fn serve_http(
     let parts = http.into_parts();
     let transport = parts.io.into_inner().into_inner();
     let upgraded = connection.upgraded.lock().take();
-    match (end, upgraded) {
-        (End::Done(Ok(())), Some(upgraded)) => {
+    match (end, upgraded, admission) {
+        (End::Done(Ok(())), Some(upgraded), Admission::Served(mut guard)) => {
+            if upgraded.connection.is_some() {
+                guard.count(upgraded.connection);
+            }
             shard.send(Command::Adopt {
                 reserved: upgraded.reserved,
                 transport,
@@ -123,17 +159,21 @@ async fn serve_http(
                 guard,
                 handshake: upgraded.handshake,
             });
-            return None;
+            None
         }
-        (End::Cut, _) => guard.forced(),
-        (end, _) => {
+        (End::Banned, _, admission) => Some(admission),
+        (End::Cut, _, admission) => {
+            listener.count_forced_connection();
+            Some(admission)
+        }
+        (end, _, admission) => {
             tokio::select! {
                 () = part(&connection, end, transport) => {}
                 () = StopPhase::cut(&mut phase) => {}
             }
+            Some(admission)
         }
     }
-    Some(guard)
 }
 
 /// Lets hyper work until it is done, its peer has taken too long, or the deadline of a stop is over.
@@ -152,6 +192,7 @@ where
             biased;
             result = poll_fn(|cx| http.poll_without_shutdown(cx)) => return End::Done(result),
             now = StopPhase::changed(phase) => match now {
+                _ if connection.listener.entrance.is_banned(connection.peer) => return End::Banned,
                 StopPhase::Serving => {}
                 StopPhase::Draining if !draining => {
                     draining = true;
@@ -171,28 +212,31 @@ where
 /// Ends a connection that has not become a WebSocket, and takes down why.
 async fn part(connection: &Connection, end: End, mut transport: Transport) {
     let counters = &connection.shard.counters;
-    let remote = &connection.remote_address;
+    let (listener, peer) = (&connection.listener, connection.peer);
     let cut_short = match end {
         End::Done(result) => {
             if let Err(error) = &result {
-                tracing::debug!(remote, %error, "an HTTP connection failed");
+                tracing::debug!(%peer, %error, "an HTTP connection failed");
+                if error.is_parse() {
+                    charge_unparsed(listener, peer);
+                }
             }
             result.is_err() || connection.cut_short.load(Ordering::Relaxed)
         }
         End::Overdue(Overdue::Head) => {
             counters.slow_requests.add(1);
-            tracing::debug!(remote, "the head of a request came too slowly");
+            tracing::debug!(%peer, "the head of a request came too slowly");
             // Nothing else waits to be written, so it fits; where it does not, nobody reads it.
             let _ = at_once(transport.write(HEAD_TOO_SLOW)).await;
             true
         }
         End::Overdue(Overdue::Unread) => {
             counters.unread_responses.add(1);
-            tracing::debug!(remote, "a peer does not read its answer");
+            tracing::debug!(%peer, "a peer does not read its answer");
             return transport.reset();
         }
         // Of a request of which nothing came nothing is lost; a body is its exchange's.
-        End::Overdue(Overdue::Idle | Overdue::Body) | End::Cut => false,
+        End::Overdue(Overdue::Idle | Overdue::Body) | End::Banned | End::Cut => false,
     };
     linger(transport, cut_short).await;
 }

@@ -1,5 +1,6 @@
 //! One request and its answer.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,14 +15,16 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::sync::oneshot;
 
+use super::admission::{Asker, admit};
 use super::connection::{Connection, Upgraded};
 use super::origin::OriginCheckup;
 use super::response::{Response, ResponseError, closing};
 use super::upgrade;
 use crate::dispatch::request_block::{request_block, set_protocol};
 use crate::id::RequestId;
+use crate::limits::clients::Act;
 use crate::listener::Handshake;
-use crate::shard::inbox::{Command, Reserved, UpgradeReply};
+use crate::shard::inbox::{Command, Terms, UpgradeReply};
 use crate::shard::origin_refused;
 
 type HttpResponse = http::Response<Full<Bytes>>;
@@ -33,14 +36,25 @@ pub(super) async fn exchange(
 ) -> Result<HttpResponse, Infallible> {
     connection.deadlines.lock().head_ended();
     let (head, body) = request.into_parts();
-    let response = if !names_its_host(&head) {
-        let text = "exactly one Host header is needed\n";
-        let refusal = Response::plain(StatusCode::BAD_REQUEST, text);
-        refuse(&connection, &head.method, refusal)
-    } else if upgrade::is_asked(&head) {
-        upgrade_socket(&connection, &head).await
+    let is_upgrade = upgrade::is_asked(&head);
+    let act = if is_upgrade {
+        Act::Upgrade
     } else {
-        answer(&connection, &head, body).await
+        Act::Request
+    };
+    let response = match admit(&connection, &head, act) {
+        Err(refusal) if body.is_end_stream() && connection.refusal.is_none() => {
+            // It has been read to its end, so the connection can go on: it may be a proxy's.
+            refusal.into_http(&head.method)
+        }
+        Err(refusal) => refuse(&connection, &head.method, refusal),
+        Ok(_) if !names_its_host(&head) => {
+            let text = "exactly one Host header is needed\n";
+            let refusal = Response::plain(StatusCode::BAD_REQUEST, text);
+            refuse(&connection, &head.method, refusal)
+        }
+        Ok(asker) if is_upgrade => upgrade_socket(&connection, &head, asker).await,
+        Ok(asker) => answer(&connection, &head, body, &asker).await,
     };
     connection.deadlines.lock().answered();
     Ok(response)
@@ -55,7 +69,7 @@ fn names_its_host(head: &request::Parts) -> bool {
 /// Answers before the request has been read to its end, and ends the connection with it.
 fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpResponse {
     tracing::debug!(
-        remote = connection.remote_address,
+        peer = %connection.peer,
         status = refusal.status,
         "a request was refused"
     );
@@ -65,7 +79,12 @@ fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpRe
     response
 }
 
-async fn answer(connection: &Connection, head: &request::Parts, body: Incoming) -> HttpResponse {
+async fn answer(
+    connection: &Connection,
+    head: &request::Parts,
+    body: Incoming,
+    asker: &Asker,
+) -> HttpResponse {
     let body = match collect(connection, head, body).await {
         Ok(body) => body,
         Err(refusal) => return refuse(connection, &head.method, refusal),
@@ -74,7 +93,7 @@ async fn answer(connection: &Connection, head: &request::Parts, body: Incoming) 
     let waiting = Waiting::new(connection);
     connection.shard.send(Command::Request {
         id: waiting.id,
-        block: pack(connection, head, &body),
+        block: pack(connection, asker, head, &body),
         listener: Arc::clone(&connection.listener),
         reply,
     });
@@ -144,12 +163,17 @@ async fn next_frame(
     }
 }
 
-async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpResponse {
-    match open_socket(connection, head).await {
+async fn upgrade_socket(
+    connection: &Connection,
+    head: &request::Parts,
+    asker: Asker,
+) -> HttpResponse {
+    let client = asker.address;
+    match open_socket(connection, head, asker).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(
-                remote = connection.remote_address,
+                %client,
                 status = refusal.status,
                 "a handshake was refused"
             );
@@ -162,6 +186,7 @@ async fn upgrade_socket(connection: &Connection, head: &request::Parts) -> HttpR
 async fn open_socket(
     connection: &Connection,
     head: &request::Parts,
+    asker: Asker,
 ) -> Result<HttpResponse, Response> {
     let (listener, counters) = (&connection.listener, &connection.shard.counters);
     let key = upgrade::check(head)?;
@@ -181,7 +206,7 @@ async fn open_socket(
         return Err(refusal.with("retry-after", "1"));
     };
 
-    let mut block = pack(connection, head, &[]);
+    let mut block = pack(connection, &asker, head, &[]);
     let protocol = upgrade::choose_protocol(&listener.options.protocols, &head.headers);
     set_protocol(&mut block, protocol);
     let (reply, answer) = oneshot::channel();
@@ -189,8 +214,11 @@ async fn open_socket(
     connection.shard.send(Command::Upgrade {
         id: waiting.id,
         block,
-        listener: Arc::clone(listener),
-        deflate: extension.as_ref().map(|accepted| accepted.deflate),
+        terms: Terms {
+            listener: Arc::clone(listener),
+            client: asker.address,
+            deflate: extension.as_ref().map(|accepted| accepted.deflate),
+        },
         question,
         reply,
     });
@@ -203,7 +231,12 @@ async fn open_socket(
         UpgradeReply::Accepted(reserved, acceptance) => {
             let extensions = extension.as_ref().map(|accepted| &*accepted.response);
             let headers = upgrade::accept_headers(&key, &acceptance, extensions);
-            switch_protocols(connection, headers, reserved, handshake)
+            let upgraded = Upgraded {
+                reserved,
+                handshake,
+                connection: asker.connection,
+            };
+            switch_protocols(connection, headers, upgraded)
         }
     }
 }
@@ -212,8 +245,7 @@ async fn open_socket(
 fn switch_protocols(
     connection: &Connection,
     headers: Result<HeaderMap, ResponseError>,
-    reserved: Reserved,
-    handshake: Handshake,
+    upgraded: Upgraded,
 ) -> Result<HttpResponse, Response> {
     let headers = headers.map_err(|error| {
         tracing::debug!(%error, "the headers of an accepted upgrade cannot be sent");
@@ -223,14 +255,16 @@ fn switch_protocols(
     let mut response = HttpResponse::default();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;
-    *connection.upgraded.lock() = Some(Upgraded {
-        reserved,
-        handshake,
-    });
+    *connection.upgraded.lock() = Some(upgraded);
     Ok(response)
 }
 
-fn pack(connection: &Connection, head: &request::Parts, body: &[u8]) -> Vec<u8> {
+fn pack(connection: &Connection, asker: &Asker, head: &request::Parts, body: &[u8]) -> Vec<u8> {
+    let remote_address = if asker.address == connection.peer {
+        Cow::Borrowed(&connection.remote_address)
+    } else {
+        Cow::Owned(asker.address.to_string())
+    };
     // hyper keeps the target in parsed form; an absolute one (RFC 9112 section 3.2.2) is reduced to path and query.
     let url = match head.uri.path_and_query() {
         Some(target) => target.as_str(),
@@ -239,7 +273,7 @@ fn pack(connection: &Connection, head: &request::Parts, body: &[u8]) -> Vec<u8> 
     request_block(
         head.method.as_str(),
         url,
-        &connection.remote_address,
+        &remote_address,
         &head.headers,
         body,
     )

@@ -3,9 +3,11 @@
 //! A connection is one task until it is done or becomes a WebSocket. What it reads goes to its shard's inbox as a
 //! command, like everything else that happens; the answer comes back by a one-shot.
 
+pub(crate) mod admission;
 pub(crate) mod connection;
 mod deadlines;
 mod exchange;
+mod opening;
 pub(crate) mod origin;
 pub(crate) mod response;
 pub(crate) mod subprotocol;

@@ -100,6 +100,12 @@ impl Bucket {
         self.debt == 0
     }
 
+    /// The milliseconds until nothing is missing; 0 when nothing is.
+    pub fn time_to_full(mut self, rate: Rate, now: u64) -> u32 {
+        self.refill(rate, now);
+        wait_for(rate, self.debt)
+    }
+
     fn owed(&self, rate: Rate) -> u32 {
         wait_for(rate, self.debt.saturating_sub(rate.full_debt()))
     }
@@ -173,7 +179,9 @@ mod tests {
         assert_eq!(bucket.wait(rate, 1500), 0);
         assert_eq!(bucket.take(rate, 1, 1500), Err(1));
         assert!(!bucket.is_full(rate, 2499));
+        assert_eq!(bucket.time_to_full(rate, 2499), 1);
         assert!(bucket.is_full(rate, 2500));
+        assert_eq!(bucket.time_to_full(rate, 2500), 0);
     }
 
     #[test]

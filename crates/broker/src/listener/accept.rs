@@ -1,6 +1,7 @@
 //! Accepting connections, on one shard for all.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,17 +12,22 @@ use tokio::net::UnixListener;
 use super::bind::Bound;
 #[cfg(unix)]
 use super::bind::SocketFile;
-use super::{ConnectionGuard, StopPhase};
+use super::{Admission, ListenerGuard, ListenerShared, StopPhase};
 use crate::broker::Core;
+use crate::client::ClientAddress;
 use crate::shard::inbox::Command;
 use crate::transport::Transport;
 
 /// After an accept that failed for want of descriptors or memory: trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often a part of the clients is looked at, to forget those of whom there is nothing to know. There are 64 parts,
+/// so each client is looked at every 6.4 s, and no look takes longer than one part.
+const FORGET_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Accepts until the stop, dealing connections to the shards in turn. `guard` goes last: when the stop is done the
 /// address is free, and a socket file gone.
-pub(crate) async fn accept(bound: Bound, guard: ConnectionGuard, core: Arc<Core>) {
+pub(crate) async fn accept(bound: Bound, guard: ListenerGuard, core: Arc<Core>) {
     let mut phase = guard.listener().phase();
     // Declared behind the guard, which is a parameter, and so dropped before it.
     let mut source = match Source::register(bound) {
@@ -32,26 +38,50 @@ pub(crate) async fn accept(bound: Bound, guard: ConnectionGuard, core: Arc<Core>
         }
     };
     let mut turn = 0;
+    let mut forgetting = pin!(forget_clients(guard.listener()));
     loop {
         let accepted = tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase != StopPhase::Serving) => break,
+            () = &mut forgetting => continue,
             accepted = source.accept() => accepted,
         };
-        let dealt = accepted.and_then(Transport::unregister);
+        let dealt =
+            accepted.and_then(
+                |(stream, peer)| match Admission::of(guard.listener(), peer) {
+                    Some(admission) => Ok(Some((stream.unregister()?, peer, admission))),
+                    None => Ok(None), // dropping the stream closes it
+                },
+            );
         match dealt {
-            Ok(stream) => {
-                let guard = ConnectionGuard::new(guard.listener());
+            Ok(Some((stream, peer, admission))) => {
                 let shards = core.shards();
-                shards[turn % shards.len()].send(Command::Connect { stream, guard });
+                let connect = Command::Connect {
+                    stream,
+                    peer,
+                    admission,
+                };
+                shards[turn % shards.len()].send(connect);
                 turn += 1;
             }
+            Ok(None) => {}
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for the moment");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Runs for ever beside the accepting.
+async fn forget_clients(listener: &ListenerShared) {
+    let Some(clients) = &listener.clients else {
+        return std::future::pending().await;
+    };
+    for turn in 0.. {
+        tokio::time::sleep(FORGET_INTERVAL).await;
+        clients.forget(turn, listener.entrance.now());
     }
 }
 
@@ -89,17 +119,20 @@ impl Source {
         })
     }
 
-    async fn accept(&mut self) -> io::Result<Transport> {
+    async fn accept(&mut self) -> io::Result<(Transport, ClientAddress)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // Events are small and wait for nobody. Some systems refuse it to a peer that has left already;
                 // that is found by the first read.
                 let _ = stream.set_nodelay(true);
-                Ok(Transport::Tcp(stream))
+                Ok((Transport::Tcp(stream), peer.ip().into()))
             }
             #[cfg(unix)]
-            Self::Unix { listener, .. } => Ok(Transport::Unix(listener.accept().await?.0)),
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Transport::Unix(stream), ClientAddress::UNIX))
+            }
         }
     }
 }

@@ -10,15 +10,19 @@ use tokio::sync::watch;
 use crate::address::ListenAddress;
 use crate::broker::Core;
 use crate::error::StartError;
+use crate::limits::clients::Clients;
+use crate::limits::entrance::Entrance;
 use crate::options::ListenOptions;
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Command;
 
 mod accept;
+mod admission;
 mod bind;
 mod handshakes;
 
 pub(crate) use accept::accept;
+pub(crate) use admission::{Admission, ConnectionGuard, ListenerGuard, TooManyConnections};
 pub(crate) use bind::{Bound, bind};
 pub(crate) use handshakes::Handshake;
 
@@ -68,6 +72,10 @@ type Done = Box<dyn FnOnce(StopSummary) + Send>;
 /// What the connections of a listener know of it.
 pub(crate) struct ListenerShared {
     pub(crate) options: ListenOptions,
+    /// What is counted per client; `None` without such a limit.
+    pub(crate) clients: Option<Arc<Clients>>,
+    /// The door that all listeners share.
+    pub(crate) entrance: Arc<Entrance>,
     core: std::sync::Weak<Core>,
     phase: watch::Sender<StopPhase>,
     /// The accept task, connections and sockets; at zero a stop is done.
@@ -98,9 +106,6 @@ pub(crate) enum StopPhase {
     Cut,
 }
 
-/// Counts in [`ListenerShared::alive`] while it lives.
-pub(crate) struct ConnectionGuard(Arc<ListenerShared>);
-
 /// Makes a bound socket a listener of this broker.
 pub(crate) fn start(
     bound: Bound,
@@ -114,7 +119,8 @@ pub(crate) fn start(
     })?;
     let number = core.listener_started(options.shortest_deadline());
     let shared = ListenerShared::new(options, core);
-    let guard = ConnectionGuard::new(&shared);
+    core.add_listener(&shared);
+    let guard = ListenerGuard::new(&shared);
     shards[number % shards.len()].send(Command::Listen { bound, guard });
     Ok(Listener {
         address,
@@ -131,8 +137,8 @@ impl Listener {
     }
 
     /// Stops accepting, says goodbye to every socket, at once or over [`StopOptions::spread`], lets requests finish, and
-    /// cuts what is left after the timeout. Then `done` is called, on an I/O thread; the address is free by then. A second stop changes nothing and
-    /// reports the same.
+    /// cuts what is left after the timeout. Then `done` is called, on an I/O thread; the address is free by then. A
+    /// second stop changes nothing and reports the same.
     pub fn stop(&self, options: StopOptions, done: Done) {
         let mut stop = self.shared.stop.lock();
         if let Some(summary) = stop.summary {
@@ -178,8 +184,11 @@ impl Listener {
 
 impl ListenerShared {
     pub(crate) fn new(options: ListenOptions, core: &Arc<Core>) -> Arc<Self> {
+        let limits = options.limits;
         Arc::new(Self {
             options,
+            clients: limits.are_per_client().then(|| Clients::new(limits)),
+            entrance: Arc::clone(&core.entrance),
             core: Arc::downgrade(core),
             phase: watch::Sender::new(StopPhase::Serving),
             alive: AtomicUsize::new(0),
@@ -197,6 +206,16 @@ impl ListenerShared {
 
     pub(crate) fn is_stopping(&self) -> bool {
         *self.phase.borrow() != StopPhase::Serving
+    }
+
+    /// Makes every HTTP connection look again at what may end it.
+    pub(crate) fn alert(&self) {
+        self.phase.send_modify(|_| {});
+    }
+
+    /// A connection that is no socket is cut at the deadline.
+    pub(crate) fn count_forced_connection(&self) {
+        self.forced.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A socket's close event has been staged.
@@ -257,29 +276,5 @@ impl StopPhase {
     /// Waits until the deadline is over.
     pub(crate) async fn cut(phase: &mut watch::Receiver<Self>) {
         let _ = phase.wait_for(|phase| *phase == Self::Cut).await;
-    }
-}
-
-impl ConnectionGuard {
-    fn new(shared: &Arc<ListenerShared>) -> Self {
-        shared.alive.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared))
-    }
-
-    pub(crate) fn listener(&self) -> &Arc<ListenerShared> {
-        &self.0
-    }
-
-    /// This connection is cut at the deadline.
-    pub(crate) fn forced(&self) {
-        self.0.forced.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        if self.0.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.finish();
-        }
     }
 }

@@ -12,6 +12,7 @@ use super::inbox::{CloseBy, Report};
 use super::socket::Phase;
 use super::turn::{Shard, find};
 use crate::codec::{Violation, close, encode_close};
+use crate::listener::Admission;
 use crate::registry::SocketEntry;
 
 impl Shard {
@@ -182,6 +183,6 @@ impl Shard {
         self.forget_pause(key);
         let socket = self.sockets.remove(key as usize);
         self.early.remove(&key);
-        self.departed.extend(socket.guard);
+        self.departed.extend(socket.guard.map(Admission::Served));
     }
 }

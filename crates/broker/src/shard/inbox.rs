@@ -8,27 +8,27 @@ use tokio::sync::oneshot;
 
 use super::ShardHandle;
 use crate::broker::Publication;
-use crate::codec::PerMessageDeflate;
-use crate::codec::close;
+use crate::client::ClientAddress;
+use crate::codec::{PerMessageDeflate, close};
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
-use crate::listener::{Bound, ConnectionGuard, Handshake, ListenerShared};
+use crate::listener::{
+    Admission, Bound, ConnectionGuard, Handshake, ListenerGuard, ListenerShared,
+};
 use crate::registry::SocketEntry;
 use crate::transport::{Transport, Unregistered};
 
 /// One thing to do, in the order it was asked for.
 pub(crate) enum Command {
     /// Accept connections of this listener, and deal them to the shards.
-    Listen {
-        bound: Bound,
-        guard: ConnectionGuard,
-    },
+    Listen { bound: Bound, guard: ListenerGuard },
     /// Serve this connection.
     Connect {
         stream: Unregistered,
-        guard: ConnectionGuard,
+        peer: ClientAddress,
+        admission: Admission,
     },
     /// An HTTP request has been read.
     Request {
@@ -41,8 +41,7 @@ pub(crate) enum Command {
     Upgrade {
         id: RequestId,
         block: Vec<u8>,
-        listener: Arc<ListenerShared>,
-        deflate: Option<PerMessageDeflate>,
+        terms: Terms,
         /// What has to be asked about its origin before.
         question: Option<Box<OriginQuestion>>,
         reply: oneshot::Sender<UpgradeReply>,
@@ -55,7 +54,7 @@ pub(crate) enum Command {
     /// The client of a request is gone.
     ClientGone(RequestId),
     /// A connection has ended; what it told before comes first.
-    Disconnected(ConnectionGuard),
+    Disconnected(Admission),
     /// A worker answers a request.
     Respond {
         id: RequestId,
@@ -114,6 +113,16 @@ pub(crate) enum Command {
     Spawn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
+/// What has been found out about a client that asks for a socket.
+pub(crate) struct Terms {
+    /// The listener it came through, for its options.
+    pub(crate) listener: Arc<ListenerShared>,
+    /// Whom a ban may mean.
+    pub(crate) client: ClientAddress,
+    /// What was agreed on with a client that takes compressed messages.
+    pub(crate) deflate: Option<PerMessageDeflate>,
+}
+
 /// Who began the closing handshake.
 #[derive(Debug)]
 pub(crate) enum CloseBy {
@@ -130,6 +139,8 @@ pub(crate) enum Report {
     SlowConsumer,
     /// A handler of the socket did not come to an end within `handlerTimeout`.
     HandlerTimeout,
+    /// Its client has been banned.
+    Banned,
 }
 
 impl Report {
@@ -137,6 +148,7 @@ impl Report {
         match self {
             Self::SlowConsumer => close::TRY_AGAIN_LATER,
             Self::HandlerTimeout => close::INTERNAL_ERROR,
+            Self::Banned => close::POLICY_VIOLATION,
         }
     }
 
@@ -145,6 +157,7 @@ impl Report {
         match self {
             Self::SlowConsumer => "slow consumer",
             Self::HandlerTimeout => "handler timed out",
+            Self::Banned => "banned",
         }
     }
 }

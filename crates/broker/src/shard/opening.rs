@@ -11,15 +11,15 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::inbox::{Reserved, UpgradeReply};
+use super::inbox::{Reserved, Terms, UpgradeReply};
 use super::socket::Socket;
 use super::turn::{Shard, find};
-use crate::codec::PerMessageDeflate;
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::request_block::{RequestBlock, set_protocol};
+use crate::http::admission::banned;
 use crate::http::response::{Acceptance, Response};
 use crate::http::subprotocol;
-use crate::listener::{ConnectionGuard, ListenerShared};
+use crate::listener::ConnectionGuard;
 use crate::name::ChannelName;
 use crate::registry::SocketEntry;
 use crate::transport::Transport;
@@ -28,20 +28,19 @@ impl Shard {
     /// Gives an accepted socket its place.
     pub(super) fn reserve(
         &mut self,
-        listener: Arc<ListenerShared>,
+        terms: Terms,
         worker: Arc<WorkerQueue>,
         mut request: Vec<u8>,
-        deflate: Option<PerMessageDeflate>,
         mut acceptance: Acceptance,
         reply: oneshot::Sender<UpgradeReply>,
     ) {
-        if listener.is_stopping() {
+        if terms.listener.is_stopping() {
             let text = "the server is stopping\n";
             let refusal = Response::plain(StatusCode::SERVICE_UNAVAILABLE, text);
             let _ = reply.send(UpgradeReply::Refused(refusal));
             return;
         }
-        if let Some(most) = listener.options.socket_limits.channels
+        if let Some(most) = terms.listener.options.socket_limits.channels
             && distinct(&acceptance.channels) > most as usize
         {
             // To let it in without some of its channels would be to lose messages that nobody misses.
@@ -64,12 +63,17 @@ impl Shard {
             self.core.registry.next_id(),
             u32::try_from(place.key()).expect("fewer file descriptors than 2^32"),
             Arc::clone(&self.handle),
-            listener,
-            deflate,
+            terms,
             acceptance.token.clone(),
         );
         place.insert(Socket::new(Arc::clone(&entry), worker, request, self.now));
         self.core.registry.insert(Arc::clone(&entry));
+        // Behind the registration: a ban either sees this socket, or is seen here.
+        if entry.listener.turns_away(entry.client) {
+            self.abandon(&entry);
+            let _ = reply.send(UpgradeReply::Refused(banned()));
+            return;
+        }
         for channel in &acceptance.channels {
             // Checked above, together.
             let _ = self.core.subscribe(&entry, channel);

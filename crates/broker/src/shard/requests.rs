@@ -5,9 +5,8 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::inbox::UpgradeReply;
+use super::inbox::{Terms, UpgradeReply};
 use super::turn::Shard;
-use crate::codec::PerMessageDeflate;
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::UpgradeTurn;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
@@ -31,7 +30,7 @@ pub(super) enum Kind {
     Origin {
         reply: oneshot::Sender<UpgradeReply>,
         block: Vec<u8>,
-        deflate: Option<PerMessageDeflate>,
+        terms: Terms,
         /// Lives as long as the judgement is wanted.
         _asks: Arc<()>,
     },
@@ -39,7 +38,7 @@ pub(super) enum Kind {
         reply: oneshot::Sender<UpgradeReply>,
         /// The packed request, which the open event needs again.
         block: Vec<u8>,
-        deflate: Option<PerMessageDeflate>,
+        terms: Terms,
         /// The worker that gets the socket.
         heir: Arc<WorkerQueue>,
     },
@@ -92,8 +91,7 @@ impl Shard {
         &mut self,
         id: RequestId,
         block: Vec<u8>,
-        listener: Arc<ListenerShared>,
-        deflate: Option<PerMessageDeflate>,
+        terms: Terms,
         question: OriginQuestion,
         reply: oneshot::Sender<UpgradeReply>,
     ) {
@@ -101,12 +99,12 @@ impl Shard {
         question.ask(&self.handle, id, &asks);
         let pending = Pending {
             worker: None,
-            listener,
+            listener: Arc::clone(&terms.listener),
             since: self.now,
             kind: Kind::Origin {
                 reply,
                 block,
-                deflate,
+                terms,
                 _asks: asks,
             },
         };
@@ -115,13 +113,12 @@ impl Shard {
 
     pub(super) fn judge_origin(&mut self, id: RequestId, verdict: OriginVerdict) {
         let Some(Pending {
-            listener,
             since,
             kind:
                 Kind::Origin {
                     reply,
                     block,
-                    deflate,
+                    terms,
                     ..
                 },
             ..
@@ -132,7 +129,7 @@ impl Shard {
         let refusal = match verdict {
             // The time that this took is part of what there is for the whole decision.
             OriginVerdict::Allowed => {
-                return self.upgrade(id, block, listener, deflate, reply, since);
+                return self.upgrade(id, block, terms, reply, since);
             }
             OriginVerdict::Refused => {
                 self.handle.counters.refused_origins.add(1);
@@ -155,8 +152,7 @@ impl Shard {
         &mut self,
         id: RequestId,
         block: Vec<u8>,
-        listener: Arc<ListenerShared>,
-        deflate: Option<PerMessageDeflate>,
+        terms: Terms,
         reply: oneshot::Sender<UpgradeReply>,
         since: u32,
     ) {
@@ -170,21 +166,18 @@ impl Shard {
                 self.staging.batch_of(&decider).upgrade(id, &block);
                 let pending = Pending {
                     worker: Some(decider),
-                    listener,
+                    listener: Arc::clone(&terms.listener),
                     since,
                     kind: Kind::Upgrade {
                         reply,
                         block,
-                        deflate,
+                        terms,
                         heir,
                     },
                 };
                 self.requests.insert(id, pending);
             }
-            None => {
-                let acceptance = Acceptance::default();
-                self.reserve(listener, heir, block, deflate, acceptance, reply);
-            }
+            None => self.reserve(terms, heir, block, Acceptance::default(), reply),
         }
     }
 
@@ -205,13 +198,12 @@ impl Shard {
             self.handle.counters.late_responses.add(1);
             return;
         };
-        let Pending { listener, kind, .. } = pending;
-        match (kind, decision) {
+        match (pending.kind, decision) {
             (
                 Kind::Upgrade {
                     reply,
                     block,
-                    deflate,
+                    terms,
                     heir,
                 },
                 UpgradeDecision::Accept(acceptance),
@@ -223,7 +215,7 @@ impl Shard {
                     Some(heir)
                 };
                 match heir {
-                    Some(heir) => self.reserve(listener, heir, block, deflate, acceptance, reply),
+                    Some(heir) => self.reserve(terms, heir, block, acceptance, reply),
                     None => {
                         self.handle.counters.unanswered_requests.add(1);
                         let _ = reply.send(UpgradeReply::Refused(nobody()));

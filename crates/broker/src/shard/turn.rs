@@ -20,7 +20,7 @@ use crate::broker::Core;
 use crate::codec::Inflater;
 use crate::http::connection;
 use crate::id::RequestId;
-use crate::listener::{self, ConnectionGuard};
+use crate::listener::{self, Admission};
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
 /// with default kernel settings, and fits the second-level cache beside the rest.
@@ -47,7 +47,7 @@ pub(super) struct Shard {
     /// Sockets that are not read because their worker is full, by worker.
     pub(super) parked: HashMap<u32, Vec<u32>>,
     /// What keeps stops waiting of the sockets that have gone; released when their last events are handed over.
-    pub(super) departed: Vec<ConnectionGuard>,
+    pub(super) departed: Vec<Admission>,
     /// The time of this turn, in milliseconds since the shard began; wraps after 49 days.
     pub(super) now: u32,
     /// The same time, which does not wrap.
@@ -129,10 +129,14 @@ impl Shard {
             Command::Listen { bound, guard } => {
                 tokio::spawn(listener::accept(bound, guard, Arc::clone(&self.core)));
             }
-            Command::Connect { stream, guard } => match stream.register() {
+            Command::Connect {
+                stream,
+                peer,
+                admission,
+            } => match stream.register() {
                 Ok(transport) => {
                     let handle = Arc::clone(&self.handle);
-                    tokio::spawn(connection::serve(transport, handle, guard));
+                    tokio::spawn(connection::serve(transport, peer, handle, admission));
                 }
                 Err(error) => tracing::warn!(%error, "a connection could not be registered"),
             },
@@ -147,17 +151,16 @@ impl Shard {
             Command::Upgrade {
                 id,
                 block,
-                listener,
-                deflate,
+                terms,
                 question,
                 reply,
             } => match question {
-                Some(question) => self.ask_origin(id, block, listener, deflate, *question, reply),
-                None => self.upgrade(id, block, listener, deflate, reply, self.now),
+                Some(question) => self.ask_origin(id, block, terms, *question, reply),
+                None => self.upgrade(id, block, terms, reply, self.now),
             },
             Command::JudgeOrigin { request, verdict } => self.judge_origin(request, verdict),
             Command::ClientGone(id) => self.client_gone(id),
-            Command::Disconnected(guard) => self.departed.push(guard),
+            Command::Disconnected(admission) => self.departed.push(admission),
             Command::Respond { id, response } => self.respond(id, *response),
             Command::Decide { id, decision } => self.decide(id, *decision),
             Command::Adopt {

@@ -3,14 +3,14 @@
 #![allow(dead_code, reason = "every test crate uses its own part of it")]
 #![allow(unused_imports, reason = "every test crate uses its own part of it")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wsbroker_engine::{
-    Broker, BrokerOptions, ChannelName, Interest, ListenAddress, ListenOptions, Listener, Response,
-    SocketId, StopOptions, StopSummary,
+    Acceptance, Broker, BrokerOptions, ChannelName, Interest, ListenAddress, ListenOptions,
+    Listener, Peers, Rate, Response, SocketId, StopOptions, StopSummary, UpgradeDecision,
 };
 
 mod client;
@@ -174,4 +174,54 @@ impl Server {
         self.worker.end();
         self.journal.assert_lives_are_whole();
     }
+}
+
+/// Answers requests with the client's address and accepts upgrades, but for `/refused`; leaves `/hold` undecided.
+pub(crate) fn tell_address(context: &Context, event: &Seen) {
+    match event {
+        Seen::Request(id, head) if head.url != "/hold" => {
+            let answer = response(200, &[], head.remote_address.as_bytes());
+            context.broker.respond(*id, answer);
+        }
+        Seen::Upgrade(id, head) if head.url == "/refused" => {
+            let refusal = UpgradeDecision::Refuse(response(403, &[], b"no"));
+            context.broker.decide(*id, refusal);
+        }
+        Seen::Upgrade(id, head) if head.url != "/hold" => {
+            let acceptance = UpgradeDecision::Accept(Acceptance::default());
+            context.broker.decide(*id, acceptance);
+        }
+        _ => {}
+    }
+}
+
+/// A server of these options that tells its clients their addresses.
+pub(crate) fn serve_addresses(change: impl FnOnce(&mut ListenOptions)) -> Server {
+    let mut options = options();
+    change(&mut options);
+    Server::start(options, BOTH, tell_address)
+}
+
+/// So many tokens, of which none comes back while a test runs.
+pub(crate) fn once(capacity: u32) -> Option<Rate> {
+    Rate::new(capacity, Duration::from_secs(2_000_000))
+}
+
+/// Peers of these networks.
+pub(crate) fn peers(networks: &[&str]) -> Peers {
+    let parsed = networks.iter().map(|network| network.parse());
+    Peers {
+        networks: parsed.collect::<Result<_, _>>().expect("networks"),
+        unix: false,
+    }
+}
+
+/// A connection from this address of the loopback network.
+pub(crate) fn connect_from(host: u8, address: SocketAddr) -> Client {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
+    socket.bind(&from.into()).expect("loopback is a /8");
+    socket.connect(&address.into()).expect("the server listens");
+    Client::from_tcp(TcpStream::from(socket))
 }
