@@ -70,7 +70,7 @@ export const ATTACKS = {
     },
   },
   'a flood of pings whose pongs are read': {
-    expected: ['open'],
+    expected: ['open', 'close 1013'],
     attack: async (port, isOver) => {
       const peers = await crowd(port, 10);
       const flood = Buffer.concat(Array(2000).fill(frame(ping, 'x')));
@@ -79,7 +79,7 @@ export const ATTACKS = {
     },
   },
   'a flood of messages whose echoes are read': {
-    expected: ['open'],
+    expected: ['open', 'close 1013'],
     attack: async (port, isOver) => {
       const peers = await crowd(port, 10);
       const flood = Buffer.concat(Array(500).fill(frame(text, 'x'.repeat(64))));
