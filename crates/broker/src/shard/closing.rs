@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use tokio::io::AsyncWrite;
 
 use super::inbox::{CloseBy, Report};
-use super::socket::Phase;
+use super::socket::{Failure, Phase};
 use super::turn::{Shard, find};
 use crate::codec::{Violation, close, encode_close};
 use crate::listener::Admission;
@@ -57,21 +57,21 @@ impl Shard {
             "a peer broke the protocol"
         );
         self.handle.counters.violations.add(1);
-        self.fail(key, violation.close_code(), violation.text());
+        self.fail(key, Failure::Violation(violation));
     }
 
     /// Ends a socket because of what came: nothing more is taken from it.
-    pub(super) fn fail(&mut self, key: u32, code: u16, text: &'static str) {
+    pub(super) fn fail(&mut self, key: u32, failure: Failure) {
         let socket = &self.sockets[key as usize];
         if socket.phase != Phase::Open {
-            return self.finish(key, code, text, true);
+            return self.finish(key, failure.code(), failure.text(), true);
         }
         // A worker that does not say when it comes to a close event is not waited for.
         let waits = socket.worker.interest.confirms_closes;
-        self.stage_close(key, code, text);
+        self.stage_close(key, failure.code(), failure.text());
         self.forget_pause(key);
         let since = self.now;
-        self.sockets[key as usize].phase = Phase::Failing { since, code, text };
+        self.sockets[key as usize].phase = Phase::Failing { since, failure };
         if !waits {
             self.finish_failing(key);
         }
@@ -86,9 +86,10 @@ impl Shard {
 
     /// Sends a failing socket its close frame. Whoever takes it out of the registries calls this.
     pub(super) fn finish_failing(&mut self, key: u32) {
-        let Phase::Failing { code, text, .. } = self.sockets[key as usize].phase else {
+        let Phase::Failing { failure, .. } = self.sockets[key as usize].phase else {
             return;
         };
+        let (code, text) = (failure.code(), failure.text());
         self.queue_close_frame(key, code, text);
         self.finish(key, code, text, true);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::socket::Phase;
+use super::socket::{Failure, Phase};
 use super::turn::Shard;
 use crate::limits::socket::Exceeded;
 
@@ -43,7 +43,7 @@ impl Shard {
         let socket = &self.sockets[key as usize];
         tracing::debug!(socket = %socket.entry.id, reason = exceeded.text(), "a peer was over its rate");
         self.handle.counters.over_rate_closes.add(1);
-        self.fail(key, Exceeded::CLOSE_CODE, exceeded.text());
+        self.fail(key, Failure::OverRate(exceeded));
     }
 
     /// Stops reading a socket if it owes something for what has just been read.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::inbox::Report;
-use crate::codec::{Contexts, Decoder};
+use crate::codec::{Contexts, Decoder, Violation};
 use crate::dispatch::queue::WorkerQueue;
-use crate::limits::socket::Meter;
+use crate::limits::socket::{Exceeded, Meter};
 use crate::listener::ConnectionGuard;
 use crate::outbox::Outbox;
 use crate::registry::SocketEntry;
@@ -49,11 +49,7 @@ pub(super) enum Phase {
     Open,
     /// The peer broke the protocol or a limit. The close event is staged, and nothing more is read; our close frame waits
     /// until the worker has come to that event, so that what it sends in answer to earlier messages goes out before.
-    Failing {
-        since: u32,
-        code: u16,
-        text: &'static str,
-    },
+    Failing { since: u32, failure: Failure },
     /// Our close frame is queued; the peer's is awaited.
     Closing {
         since: u32,
@@ -68,6 +64,29 @@ pub(super) enum Phase {
         /// Our side of the stream is shut.
         shut: bool,
     },
+}
+
+/// What a peer did that ends its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    Violation(Violation),
+    OverRate(Exceeded),
+}
+
+impl Failure {
+    pub(super) const fn code(self) -> u16 {
+        match self {
+            Self::Violation(violation) => violation.close_code(),
+            Self::OverRate(_) => Exceeded::CLOSE_CODE,
+        }
+    }
+
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Violation(violation) => violation.text(),
+            Self::OverRate(exceeded) => exceeded.text(),
+        }
+    }
 }
 
 impl Socket {
