@@ -1,14 +1,21 @@
 /**
  * What hostile clients do. An attack gets the server's port and a function that says when its time is over; it answers
- * with a tally of what its connections got. `expected` are the outcomes that are allowed, `options` those of the server.
+ * with a tally of what its connections got. `expected` are the outcomes that are allowed, `options` those of the server,
+ * `memory` the MiB that it may add to the server's, where that is more than for others.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
+import { constants, deflateRawSync } from 'node:zlib';
 import { frame, handshake, OPCODE } from '../helpers/raw.mjs';
 import { Peer, tally } from './peer.mjs';
 
 const { binary, continuation, ping, text } = OPCODE;
 const CROWD = 200;
+
+/** What a client says that wants compressed messages. */
+const DEFLATES = { 'Sec-WebSocket-Extensions': 'permessage-deflate' };
+
+const FLOOD = Buffer.concat(Array(500).fill(frame(text, 'x'.repeat(64))));
 
 export const ATTACKS = {
   'heads that come a byte at a time': {
@@ -82,8 +89,7 @@ export const ATTACKS = {
     expected: ['open', 'close 1013'],
     attack: async (port, isOver) => {
       const peers = await crowd(port, 10);
-      const flood = Buffer.concat(Array(500).fill(frame(text, 'x'.repeat(64))));
-      await Promise.all(peers.map((peer) => pour(peer, flood, isOver)));
+      await Promise.all(peers.map((peer) => pour(peer, FLOOD, isOver)));
       return leave(peers);
     },
   },
@@ -133,6 +139,91 @@ export const ATTACKS = {
         return peer.ended;
       }),
   },
+  'answers that nobody reads': {
+    options: { writeTimeout: 1000 },
+    expected: ['reset', 'ended'],
+    attack: async (port) => {
+      const requests = Buffer.from('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(1000));
+      const asker = async () => {
+        const peer = new Peer(port);
+        peer.socket.pause();
+        while (!peer.isOver) await peer.write(requests);
+        return peer.ended;
+      };
+      return tally(await Promise.all(Array.from({ length: 20 }, asker)));
+    },
+  },
+  'bombs: 64 MiB in a message of 64 KiB': {
+    options: { compression: true },
+    expected: ['close 1009'],
+    attack: (port, isOver) => {
+      const bomb = compressed(Buffer.alloc(64 << 20));
+      return storm(isOver, async () => {
+        const peer = await Peer.upgraded(port, DEFLATES);
+        await peer.write(bomb);
+        return peer.ended;
+      });
+    },
+  },
+  'bombs that end just below the limit, at a rate': {
+    options: {
+      compression: true,
+      limits: { bytesPerSocket: { capacity: 2 << 20, interval: 1000, onExceed: 'pause' } },
+    },
+    // Two batches of 16 MiB, their Buffers until they are collected, and the echoes on their way.
+    memory: 192,
+    expected: ['open', 'close 1013'],
+    attack: async (port, isOver) => {
+      const peers = await crowd(port, 10, DEFLATES);
+      const flood = compressed(Buffer.alloc((1 << 20) - 1));
+      await Promise.all(peers.map((peer) => pour(peer, flood, isOver)));
+      return leave(peers);
+    },
+  },
+  'compressed messages of empty blocks': {
+    options: { compression: true },
+    expected: ['close 1007'],
+    attack: (port, isOver) => {
+      const blocks = Buffer.concat(Array(10_000).fill(Buffer.from([0, 0, 0, 0xff, 0xff])));
+      return storm(isOver, async () => {
+        const peer = await Peer.upgraded(port, DEFLATES);
+        await peer.write(frame(binary, blocks, { rsv: 4 }));
+        return peer.ended;
+      });
+    },
+  },
+  'a flood beyond the rate of a socket': {
+    options: { limits: { messagesPerSocket: { capacity: 1000, interval: 1000 } } },
+    expected: ['close 1008'],
+    attack: (port, isOver) =>
+      storm(isOver, async () => {
+        const peer = await Peer.upgraded(port);
+        for (let n = 0; n < 100; n += 1) await peer.write(FLOOD);
+        return peer.ended;
+      }),
+  },
+  'a flood that is made to wait': {
+    options: { limits: { messagesPerSocket: { capacity: 1000, interval: 1000, onExceed: 'pause' } } },
+    expected: ['open'],
+    attack: async (port, isOver) => {
+      const peers = await crowd(port, 10);
+      await Promise.all(peers.map((peer) => pour(peer, FLOOD, isOver)));
+      return leave(peers);
+    },
+  },
+  'one address that connects and connects': {
+    options: { limits: { connectionsPerIp: 100, upgradesPerIp: true } },
+    expected: ['status 101', 'status 429', 'ended', 'reset'],
+    attack: (port, isOver) =>
+      storm(isOver, async () => {
+        const peer = new Peer(port, { localAddress: '127.0.0.66' });
+        await peer.write(handshake());
+        await Promise.race([peer.ended, peer.until(() => peer.received > 0, 'an answer').catch(() => {})]);
+        const outcome = peer.outcome();
+        peer.socket.destroy();
+        return outcome;
+      }),
+  },
   'lengths of messages that never come': {
     expected: ['open'],
     attack: async (port, isOver) => {
@@ -155,8 +246,14 @@ export const ATTACKS = {
 };
 
 /** Open sockets. */
-function crowd(port, count = CROWD) {
-  return Promise.all(Array.from({ length: count }, () => Peer.upgraded(port)));
+function crowd(port, count = CROWD, headers = {}) {
+  return Promise.all(Array.from({ length: count }, () => Peer.upgraded(port, headers)));
+}
+
+/** A message that is compressed as permessage-deflate has it (RFC 7692 section 7.2.1). */
+function compressed(bytes) {
+  const deflated = deflateRawSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH });
+  return frame(binary, deflated.subarray(0, -4), { rsv: 4 });
 }
 
 /** How they stand; then they go. */

@@ -34,9 +34,9 @@ export class Peer {
   }
 
   /** A connection that has become a WebSocket. */
-  static async upgraded(port, options) {
-    const peer = new Peer(port, options);
-    peer.socket.write(handshake());
+  static async upgraded(port, headers = {}) {
+    const peer = new Peer(port);
+    peer.socket.write(handshake(headers));
     await peer.until(() => peer.#tail.includes('\r\n\r\n'), 'the answer to the handshake');
     if (!peer.#tail.toString('latin1').startsWith('HTTP/1.1 101')) throw new Error(`refused: ${peer.outcome()}`);
     peer.#tail = peer.#tail.subarray(peer.#tail.indexOf('\r\n\r\n') + 4);
