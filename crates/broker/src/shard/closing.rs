@@ -44,7 +44,7 @@ impl Shard {
         self.forget_pause(key);
         let since = self.now;
         self.sockets[key as usize].phase = Phase::Closing { since, report };
-        self.again.push(key); // it may have been held or parked
+        self.revisit(key); // it may have been held or parked
     }
 
     /// The peer broke the protocol or a limit (RFC 6455 section 7.1.7).
@@ -127,7 +127,7 @@ impl Shard {
             shut: false,
         };
         self.mark_dirty(key);
-        self.again.push(key); // it may have been held or parked
+        self.revisit(key); // it may have been held or parked
     }
 
     /// Ends a socket at once, whatever waits for it.

@@ -48,13 +48,17 @@ impl Shard {
 
     fn reassign_sockets(&mut self, worker: &WorkerQueue) -> Heirs {
         let mut heirs = Heirs::default();
+        let mut keys = Vec::new();
         for (_, socket) in &mut self.sockets {
             if socket.worker.id == worker.id {
                 socket.worker = heir(&self.core.roster, worker, socket.entry.id);
                 socket.held = false; // whoever held it has left
                 heirs.insert(socket.entry.id, Arc::clone(&socket.worker));
-                self.again.push(socket.entry.key);
+                keys.push(socket.entry.key);
             }
+        }
+        for key in keys {
+            self.revisit(key);
         }
         heirs
     }

@@ -24,6 +24,7 @@ mod opening;
 mod pacing;
 mod receive;
 mod requests;
+mod slice;
 mod socket;
 mod staging;
 mod stopping;

@@ -118,7 +118,7 @@ impl Shard {
         if !early.is_empty() {
             self.early.insert(key, early);
         }
-        self.again.push(key);
+        self.revisit(key);
     }
 }
 

@@ -82,7 +82,7 @@ impl Shard {
                 meter.paused_until = None;
             }
             socket.heard = self.now; // while it was not read nothing could be heard
-            self.again.push(key);
+            self.revisit(key);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -47,7 +48,7 @@ impl Shard {
             if let Some(length) = take_early(&mut self.early, key, &mut self.read_buffer[..limit]) {
                 self.received(key, length);
                 self.staging.hand_over_large(self.handle.index);
-                self.again.push(key);
+                self.revisit(key);
                 return;
             }
             let waker = Waker::from(Arc::clone(&socket.entry));
@@ -66,12 +67,18 @@ impl Shard {
             if length == 0 {
                 return self.ended_by_peer(key);
             }
-            self.received(key, length);
-            self.staging.hand_over_large(self.handle.index);
             if more {
-                self.again.push(key);
+                let began = Instant::now();
+                self.received(key, length);
+                self.staging.hand_over_large(self.handle.index);
+                if let Some(socket) = self.sockets.get_mut(key as usize) {
+                    socket.slice.adapt(began.elapsed());
+                }
+                self.revisit(key);
                 return;
             }
+            self.received(key, length);
+            self.staging.hand_over_large(self.handle.index);
             // Once more: nothing is left to read, and this asks the reactor for the next wake-up.
         }
     }
@@ -237,7 +244,7 @@ impl Shard {
         };
         if std::mem::replace(&mut socket.held, held) && !held {
             socket.heard = self.now; // while it was not read nothing could be heard
-            self.again.push(entry.key);
+            self.revisit(entry.key);
         }
     }
 
@@ -247,7 +254,7 @@ impl Shard {
             if let Some(socket) = self.sockets.get_mut(key as usize) {
                 socket.parked = false;
                 socket.heard = self.now;
-                self.again.push(key);
+                self.revisit(key);
             }
         }
     }
@@ -274,8 +281,8 @@ fn arrival(item: &Item<'_>) -> Option<(Arrival, usize)> {
     }
 }
 
-/// How much of a socket is read at once, so that what comes of it stays within what a worker's queue takes anyway, and
-/// within what its bucket has where it would be paused.
+/// How much of a socket is read at once, so that what comes of it is handled soon, stays within what a worker's queue
+/// takes anyway, and within what its bucket has where it would be paused.
 ///
 /// Each message carries the socket's token: with a long token a buffer full of empty messages would become many times as
 /// much in the worker's queue; about 700 KB at the most this way. Compressed, a byte becomes up to 1032 (a match of 258
@@ -289,6 +296,7 @@ fn read_limit(socket: &mut Socket, clock: u64) -> usize {
         Some(_) => COMPRESSED,
         None => READ_BUFFER,
     };
+    let most = socket.slice.of(most);
     let paced = match &mut socket.meter {
         Some(meter) => most.min(meter.read_limit(&entry.listener.options.socket_limits, clock)),
         None => most,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::inbox::Report;
+use super::slice::Slice;
 use crate::codec::{Contexts, Decoder, Violation};
 use crate::dispatch::queue::WorkerQueue;
 use crate::limits::socket::{Exceeded, Meter};
@@ -34,6 +35,10 @@ pub(super) struct Socket {
     pub(super) pinged: bool,
     /// On the list of sockets to write.
     pub(super) dirty: bool,
+    /// On the list of sockets to look at without news from the reactor.
+    pub(super) revisited: bool,
+    /// How much less than others it is read at once.
+    pub(super) slice: Slice,
     /// More than half of the backpressure limit waited; a drain event is due when nothing does.
     pub(super) over_half: bool,
     /// A handler is busy and enough waits behind it: not read until it is done.
@@ -111,6 +116,8 @@ impl Socket {
             heard: now,
             pinged: false,
             dirty: false,
+            revisited: false,
+            slice: Slice::default(),
             over_half: false,
             held: false,
             parked: false,
