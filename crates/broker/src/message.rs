@@ -1,49 +1,96 @@
 //! An outbound message: its frame, encoded once for however many receive it, and compressed once for those who share
 //! the parameters of permessage-deflate.
 
+use std::cell::OnceCell;
+
 use bytes::Bytes;
 
-use crate::codec::{self, Opcode};
+use crate::codec::{self, MAX_HEADER, Opcode};
 use crate::compression::Compression;
+use crate::outbox::COPY_UP_TO;
 use crate::registry::SocketEntry;
 
-/// A message to send. Cheap to clone; every receiver shares the same bytes.
+/// A message to send: what it says, and its frame once it is shared.
 #[derive(Clone, Debug)]
-pub struct OutboundMessage {
-    frame: Bytes,
+pub struct OutboundMessage<'a> {
+    opcode: Opcode,
+    payload: &'a [u8],
+    /// Encoded for the first receiver that is not given a copy; all others share it.
+    frame: OnceCell<Bytes>,
 }
 
-impl OutboundMessage {
+impl<'a> OutboundMessage<'a> {
     /// A text message.
     #[must_use]
-    pub fn text(text: &str) -> Self {
-        Self {
-            frame: codec::encode_frame(Opcode::Text, text.as_bytes()),
-        }
+    pub fn text(text: &'a str) -> Self {
+        Self::new(Opcode::Text, text.as_bytes())
     }
 
     /// A binary message.
     #[must_use]
-    pub fn binary(bytes: &[u8]) -> Self {
+    pub fn binary(bytes: &'a [u8]) -> Self {
+        Self::new(Opcode::Binary, bytes)
+    }
+
+    fn new(opcode: Opcode, payload: &'a [u8]) -> Self {
         Self {
-            frame: codec::encode_frame(Opcode::Binary, bytes),
+            opcode,
+            payload,
+            frame: OnceCell::new(),
         }
     }
 
-    /// The frame for one receiver.
+    /// Its frame in two parts, if a copy of it is what is best for this receiver: a small one is copied on its way out
+    /// anyway, and so takes no memory of its own.
     #[inline]
+    pub(crate) fn copied_for(&self, entry: &SocketEntry) -> Option<SmallFrame<'a>> {
+        if self.payload.len() > COPY_UP_TO - MAX_HEADER || entry.deflate.is_some() {
+            return None;
+        }
+        let (header, size) = codec::header(self.opcode, self.payload.len());
+        Some(SmallFrame {
+            header,
+            size,
+            payload: self.payload,
+        })
+    }
+
+    /// The frame for one receiver.
     pub(crate) fn frame_for(&self, entry: &SocketEntry) -> Bytes {
-        let compressed =
-            Wanted::by(entry, &self.frame).and_then(|wanted| wanted.deflate(&self.frame));
-        compressed.unwrap_or_else(|| self.frame.clone())
+        let frame = self.frame();
+        let compressed = Wanted::by(entry, frame).and_then(|wanted| wanted.deflate(frame));
+        compressed.unwrap_or_else(|| frame.clone())
     }
 
     /// Its frames for the receivers of one call.
     pub(crate) fn frames(&self) -> Frames {
         Frames {
-            plain: self.frame.clone(),
+            plain: self.frame().clone(),
             variants: Vec::new(),
         }
+    }
+
+    fn frame(&self) -> &Bytes {
+        self.frame
+            .get_or_init(|| codec::encode_frame(self.opcode, self.payload))
+    }
+}
+
+/// A frame of at most [`COPY_UP_TO`] bytes that is not in one piece yet.
+pub(crate) struct SmallFrame<'a> {
+    header: [u8; MAX_HEADER],
+    size: usize,
+    payload: &'a [u8],
+}
+
+impl SmallFrame<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.size + self.payload.len()
+    }
+
+    pub(crate) fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.header[..self.size]);
+        bytes.extend_from_slice(self.payload);
     }
 }
 
@@ -146,7 +193,8 @@ mod tests {
             compression,
             window_bits,
         };
-        let message = OutboundMessage::text(&"many times ".repeat(1000));
+        let text = "many times ".repeat(1000);
+        let message = OutboundMessage::text(&text);
         let mut frames = message.frames();
         let first = frames.compressed(wanted(&fast, 15)).clone();
         for _ in 0..3 {
@@ -172,7 +220,7 @@ mod tests {
             compression: &compression,
             window_bits: 15,
         };
-        assert_eq!(frames.compressed(wanted).as_ptr(), message.frame.as_ptr());
+        assert_eq!(frames.compressed(wanted).as_ptr(), message.frame().as_ptr());
         assert_eq!(frames.variants.len(), 1);
     }
 }

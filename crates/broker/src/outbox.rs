@@ -11,10 +11,13 @@ use bytes::{Buf, Bytes};
 
 /// A frame up to this size is copied to its neighbours. 30 publishers to 100 subscribers cost 0.24 µs a delivery
 /// copied together and 0.52 µs as a vectored write; beyond some KiB the copy costs more than the extra slice.
-const COPY_UP_TO: usize = 4096;
+pub(crate) const COPY_UP_TO: usize = 4096;
 
 /// A run of copied frames ends here, so that a long queue gives its memory back piece by piece.
 const RUN_BYTES: usize = 64 * 1024;
+
+/// A run of frames that nobody shares has so much room at first: a few small ones.
+const SHORTEST_RUN: usize = 256;
 
 /// How many pieces one write takes; beyond it more slices save no further system call that matters.
 pub(crate) const MAX_SLICES: usize = 16;
@@ -24,8 +27,8 @@ pub(crate) const MAX_SLICES: usize = 16;
 pub(crate) enum Outbox {
     #[default]
     Empty,
-    /// One frame, the common case: no memory of its own.
-    One(Bytes),
+    /// One frame or some small ones, the common case: no list.
+    One(Piece),
     #[expect(clippy::box_collection, reason = "keeps an idle socket small")]
     Many(Box<VecDeque<Piece>>),
 }
@@ -44,24 +47,46 @@ impl Outbox {
     }
 
     pub(crate) fn push(&mut self, frame: Bytes) {
-        match self {
-            Self::Empty => *self = Self::One(frame),
-            Self::One(first) => {
-                let mut pieces = Box::new(VecDeque::with_capacity(1));
-                pieces.push_back(Piece::Shared(std::mem::take(first)));
-                append(&mut pieces, frame);
-                *self = Self::Many(pieces);
-            }
-            Self::Many(pieces) => append(pieces, frame),
+        if frame.len() > COPY_UP_TO || !self.joins_last(&frame) {
+            self.add(Piece::Shared(frame));
         }
+    }
+
+    /// A frame of at most [`COPY_UP_TO`] bytes that nobody shares.
+    pub(crate) fn push_copied(&mut self, frame: &[u8]) {
+        if !self.joins_last(frame) {
+            let mut bytes = Vec::with_capacity(frame.len().max(SHORTEST_RUN));
+            bytes.extend_from_slice(frame);
+            self.add(Piece::Copied { bytes, written: 0 });
+        }
+    }
+
+    /// Copies a small frame behind others, if the last piece takes it.
+    fn joins_last(&mut self, frame: &[u8]) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::One(piece) => piece.join(frame),
+            Self::Many(pieces) => pieces.back_mut().is_some_and(|last| last.join(frame)),
+        }
+    }
+
+    fn add(&mut self, piece: Piece) {
+        *self = match std::mem::take(self) {
+            Self::Empty => Self::One(piece),
+            Self::One(first) => Self::Many(Box::new(VecDeque::from([first, piece]))),
+            Self::Many(mut pieces) => {
+                pieces.push_back(piece);
+                Self::Many(pieces)
+            }
+        };
     }
 
     /// The bytes to write next, as at most [`MAX_SLICES`] slices; the number of slices filled.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
         match self {
             Self::Empty => 0,
-            Self::One(frame) => {
-                slices[0] = IoSlice::new(frame);
+            Self::One(piece) => {
+                slices[0] = IoSlice::new(piece.rest());
                 1
             }
             Self::Many(pieces) => {
@@ -79,9 +104,9 @@ impl Outbox {
     pub(crate) fn advance(&mut self, mut written: usize) {
         match self {
             Self::Empty => debug_assert_eq!(written, 0),
-            Self::One(frame) => {
-                frame.advance(written);
-                if frame.is_empty() {
+            Self::One(piece) => {
+                piece.advance(written);
+                if piece.rest().is_empty() {
                     *self = Self::Empty;
                 }
             }
@@ -102,6 +127,23 @@ impl Outbox {
 }
 
 impl Piece {
+    /// Copies a small frame behind what is there, unless that is large or a long run.
+    fn join(&mut self, frame: &[u8]) -> bool {
+        match self {
+            Self::Copied { bytes, .. } if bytes.len() < RUN_BYTES => {
+                bytes.extend_from_slice(frame);
+            }
+            Self::Shared(first) if first.len() <= COPY_UP_TO => {
+                let mut bytes = Vec::with_capacity((first.len() + frame.len()) * 2);
+                bytes.extend_from_slice(first);
+                bytes.extend_from_slice(frame);
+                *self = Self::Copied { bytes, written: 0 };
+            }
+            _ => return false,
+        }
+        true
+    }
+
     fn rest(&self) -> &[u8] {
         match self {
             Self::Shared(frame) => frame,
@@ -114,25 +156,6 @@ impl Piece {
             Self::Shared(frame) => frame.advance(count),
             Self::Copied { written, .. } => *written += count,
         }
-    }
-}
-
-fn append(pieces: &mut VecDeque<Piece>, frame: Bytes) {
-    if frame.len() > COPY_UP_TO {
-        pieces.push_back(Piece::Shared(frame));
-        return;
-    }
-    match pieces.back_mut() {
-        Some(Piece::Copied { bytes, .. }) if bytes.len() < RUN_BYTES => {
-            bytes.extend_from_slice(&frame);
-        }
-        Some(Piece::Shared(last)) if last.len() <= COPY_UP_TO => {
-            let mut bytes = Vec::with_capacity((last.len() + frame.len()) * 2);
-            bytes.extend_from_slice(last);
-            bytes.extend_from_slice(&frame);
-            *pieces.back_mut().expect("just matched") = Piece::Copied { bytes, written: 0 };
-        }
-        _ => pieces.push_back(Piece::Shared(frame)),
     }
 }
 
@@ -166,7 +189,11 @@ mod tests {
             {
                 let frame = vec![n as u8; size];
                 expected.extend_from_slice(&frame);
-                outbox.push(frame.into());
+                if n % 3 == 0 && size <= COPY_UP_TO {
+                    outbox.push_copied(&frame);
+                } else {
+                    outbox.push(frame.into());
+                }
             }
             assert_eq!(drain(&mut outbox, step), expected, "step {step}");
         }
@@ -177,16 +204,14 @@ mod tests {
         let mut outbox = Outbox::default();
         for _ in 0..100 {
             outbox.push(Bytes::from_static(b"small"));
+            outbox.push_copied(b"small");
         }
-        let Outbox::Many(pieces) = &outbox else {
-            panic!("many frames wait")
-        };
-        assert_eq!(pieces.len(), 1);
+        assert!(matches!(&outbox, Outbox::One(piece) if piece.rest().len() == 1000));
         let large = Bytes::from(vec![0; COPY_UP_TO + 1]);
         let address = large.as_ptr();
         outbox.push(large);
         let Outbox::Many(pieces) = &outbox else {
-            panic!("many frames wait")
+            panic!("a run and a large frame wait")
         };
         assert_eq!(pieces[1].rest().as_ptr(), address);
     }

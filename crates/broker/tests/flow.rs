@@ -23,8 +23,8 @@ fn limited(max_backpressure: usize, slow_consumer: SlowConsumer) -> ListenOption
 }
 
 /// A message that can be told from the others and fills the kernel's buffers soon.
-fn numbered(n: u32) -> OutboundMessage {
-    OutboundMessage::binary(&n.to_be_bytes().repeat(8 * 1024))
+fn numbered(n: u32) -> Vec<u8> {
+    n.to_be_bytes().repeat(8 * 1024)
 }
 
 fn number_of(payload: &[u8]) -> u32 {
@@ -37,7 +37,7 @@ fn flood(broker: &Broker, socket: SocketId, refusals: usize) -> Vec<u32> {
     let mut refused = 0;
     let mut queued = Vec::new();
     for n in 0.. {
-        if broker.send(socket, &numbered(n)) {
+        if broker.send(socket, &OutboundMessage::binary(&numbered(n))) {
             queued.push(n);
         } else {
             refused += 1;
@@ -55,7 +55,12 @@ fn a_slow_consumer_gets_what_was_queued_and_then_1013() {
     let (mut client, id) = server.open();
     let queued = flood(&server.broker, id, 1);
     assert_eq!(server.broker.connection_count(), 0);
-    assert!(!server.broker.send(id, &numbered(0)), "it is gone");
+    assert!(
+        !server
+            .broker
+            .send(id, &OutboundMessage::binary(&numbered(0))),
+        "it is gone"
+    );
     for n in queued {
         assert_eq!(number_of(&client.message()), n);
     }
@@ -92,7 +97,11 @@ fn what_is_dropped_is_counted_and_the_rest_arrives_in_order_before_a_drain_event
     server.journal.wait("the drain event", |events| {
         events.contains(&Seen::Drain { socket: id }).then_some(())
     });
-    assert!(server.broker.send(id, &numbered(7)));
+    assert!(
+        server
+            .broker
+            .send(id, &OutboundMessage::binary(&numbered(7)))
+    );
     assert_eq!(number_of(&client.message()), 7);
     assert_eq!(server.broker.connection_count(), 1);
     server.finish();
@@ -104,7 +113,8 @@ fn a_message_larger_than_the_limit_passes_when_nothing_waits() {
     let (mut client, id) = server.open();
     for n in 0..5 {
         eventually("nothing waits", || server.broker.buffered_amount(id) == 0);
-        let large = OutboundMessage::binary(&vec![n; 3_000_000]);
+        let bytes = vec![n; 3_000_000];
+        let large = OutboundMessage::binary(&bytes);
         assert!(server.broker.send(id, &large));
         assert!(client.message() == vec![n; 3_000_000]);
     }
@@ -117,7 +127,11 @@ fn the_buffered_amount_is_what_waits_and_counts_down_to_nothing() {
     let server = Server::quiet(limited(64 << 20, SlowConsumer::Close));
     let (mut client, id) = server.open();
     for n in 0..1000 {
-        assert!(server.broker.send(id, &numbered(n)));
+        assert!(
+            server
+                .broker
+                .send(id, &OutboundMessage::binary(&numbered(n)))
+        );
     }
     // The kernel takes some MB at most of these 32.
     assert!(server.broker.buffered_amount(id) > 10_000_000);
@@ -154,7 +168,8 @@ fn one_stalled_reader_among_two_hundred_changes_nothing_for_the_others() {
     let dropped_before = server.broker.stats().dropped.slow_consumer;
     let mut queued = 0;
     for n in 0..40_u32 {
-        let message = OutboundMessage::binary(&n.to_be_bytes().repeat(100));
+        let bytes = n.to_be_bytes().repeat(100);
+        let message = OutboundMessage::binary(&bytes);
         let receivers = server.broker.send_to_channel(&room, &message, None);
         assert!((199..=200).contains(&receivers));
         queued += receivers;
@@ -340,7 +355,9 @@ fn a_paused_socket_is_not_read_until_it_is_resumed() {
         let known = server.journal.messages_of(id, 0).len();
         assert!(server.broker.pause(id));
         // Its shard has taken the pause when this arrives.
-        server.broker.send(id, &numbered(0));
+        server
+            .broker
+            .send(id, &OutboundMessage::binary(&numbered(0)));
         client.message();
         for n in 0..50 {
             client.send_text(&n.to_string());

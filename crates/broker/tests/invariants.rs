@@ -23,8 +23,8 @@ const CHURNING_THREADS: usize = 3;
 const RUNS_FOR: Duration = Duration::from_secs(3);
 
 /// A message that says who published it, to which of their audiences, and its number there.
-fn stamped(publisher: usize, audience: usize, number: u32) -> OutboundMessage {
-    OutboundMessage::text(&format!("{publisher} {audience} {number}"))
+fn stamped(publisher: usize, audience: usize, number: u32) -> String {
+    format!("{publisher} {audience} {number}")
 }
 
 fn stamp(payload: &[u8]) -> ((usize, usize), u32) {
@@ -73,7 +73,8 @@ impl Chaos {
             for _ in 0..random.below(20) {
                 let audience = random.below(CHANNELS + 2);
                 let number = published.entry(audience).or_default();
-                let message = stamped(publisher, audience, *number);
+                let text = stamped(publisher, audience, *number);
+                let message = OutboundMessage::text(&text);
                 *number += 1;
                 let receivers = match audience {
                     EVERYBODY => self.broker.broadcast(&message),
@@ -369,7 +370,9 @@ fn the_channels_agree_with_a_model_while_thousands_are_moved_and_published_to() 
     let mut published = [0_u32; ROOMS];
     while movers.iter().any(|mover| !mover.is_finished()) && published[0] < 500 {
         for (n, number) in published.iter_mut().enumerate() {
-            let receivers = broker.send_to_channel(&room(n), &stamped(0, n, *number), None);
+            let text = stamped(0, n, *number);
+            let message = OutboundMessage::text(&text);
+            let receivers = broker.send_to_channel(&room(n), &message, None);
             assert!((stays.len()..=SOCKETS_OPEN).contains(&receivers));
             *number += 1;
         }

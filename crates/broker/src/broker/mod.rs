@@ -85,10 +85,17 @@ impl Broker {
     }
 
     /// `true` when queued; `false` when the socket is gone or too much waits for it.
-    pub fn send(&self, socket: SocketId, message: &OutboundMessage) -> bool {
+    pub fn send(&self, socket: SocketId, message: &OutboundMessage<'_>) -> bool {
         let Some(entry) = self.core.registry.find(socket) else {
             return false;
         };
+        if let Some(frame) = message.copied_for(&entry) {
+            let queued = self.core.reserve(&entry, frame.len());
+            if queued {
+                entry.home.send_copied(&entry, &frame);
+            }
+            return queued;
+        }
         let frame = message.frame_for(&entry);
         if !self.core.reserve(&entry, frame.len()) {
             return false;
@@ -102,7 +109,7 @@ impl Broker {
     pub fn send_to_channel(
         &self,
         name: &ChannelName,
-        message: &OutboundMessage,
+        message: &OutboundMessage<'_>,
         except: Option<SocketId>,
     ) -> usize {
         let Some(channel) = self.core.channels.find(name) else {
@@ -117,7 +124,7 @@ impl Broker {
     }
 
     /// Queues a message for every open socket; how many that were.
-    pub fn broadcast(&self, message: &OutboundMessage) -> usize {
+    pub fn broadcast(&self, message: &OutboundMessage<'_>) -> usize {
         let mut by_shard: Vec<Vec<Arc<SocketEntry>>> = Vec::new();
         for entry in self.core.registry.entries() {
             let shard = usize::from(entry.home.index);

@@ -13,7 +13,7 @@ use crate::codec::{PerMessageDeflate, close};
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
-use crate::id::RequestId;
+use crate::id::{RequestId, SocketId};
 use crate::listener::{
     Admission, Bound, ConnectionGuard, Handshake, ListenerGuard, ListenerShared,
 };
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     },
     /// Send this to members of a channel; room was taken for them.
     Publish(Box<Publication>),
+    /// Queue a frame that stands with the inbox's frames, for the socket that has this place, if it still does.
+    DeliverCopied { key: u32, id: SocketId, length: u32 },
     /// Begin the closing handshake of a socket that has left the registries.
     Close {
         entry: Arc<SocketEntry>,
@@ -111,6 +113,28 @@ pub(crate) enum Command {
     CutListener(Arc<ListenerShared>),
     /// Run a task on the shard's runtime.
     Spawn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+/// What waits for a shard, in the order of the calls.
+#[derive(Default)]
+pub(super) struct Inbox {
+    pub(super) commands: Vec<Command>,
+    /// The frames of [`Command::DeliverCopied`], one behind the other.
+    pub(super) frames: Vec<u8>,
+}
+
+/// An inbox keeps so much memory for the next turn: what a busy one takes in, not what a burst has left.
+const KEPT_COMMANDS: usize = 1024;
+const KEPT_BYTES: usize = 256 * 1024;
+
+impl Inbox {
+    /// Everything has been taken out.
+    pub(super) fn clear(&mut self) {
+        self.commands.clear();
+        self.commands.shrink_to(KEPT_COMMANDS);
+        self.frames.clear();
+        self.frames.shrink_to(KEPT_BYTES);
+    }
 }
 
 /// What has been found out about a client that asks for a socket.

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use crate::broker::Core;
 use crate::error::StartError;
 use crate::id::RequestId;
+use crate::message::SmallFrame;
+use crate::registry::SocketEntry;
 use crate::stats::ShardCounters;
 
 mod alarm;
@@ -32,7 +34,7 @@ mod sweep;
 mod transmit;
 mod turn;
 
-use inbox::Command;
+use inbox::{Command, Inbox};
 pub(crate) use requests::origin_refused;
 use turn::Shard;
 
@@ -41,7 +43,7 @@ pub(crate) struct ShardHandle {
     pub(crate) index: u16,
     pub(crate) counters: ShardCounters,
     /// Commands in the order of the calls. Held for one push, or one swap.
-    inbox: Mutex<Vec<Command>>,
+    inbox: Mutex<Inbox>,
     /// Keys of sockets the reactor found ready. Held for one push, or one swap.
     ready: Mutex<Vec<u32>>,
     /// A wake-up is under way that the shard has not answered yet.
@@ -67,8 +69,23 @@ impl ShardHandle {
     /// Puts a command in the inbox and wakes the shard, unless the calling thread is corked.
     pub(crate) fn send(self: &Arc<Self>, command: Command) {
         let mut inbox = self.inbox.lock();
-        inbox.push(command);
-        let waiting = inbox.len();
+        inbox.commands.push(command);
+        let waiting = inbox.commands.len();
+        drop(inbox);
+        cork::wake(self, waiting);
+    }
+
+    /// The same for a small frame, which needs no memory of its own this way. Room for it has been taken.
+    pub(crate) fn send_copied(self: &Arc<Self>, entry: &SocketEntry, frame: &SmallFrame<'_>) {
+        let command = Command::DeliverCopied {
+            key: entry.key,
+            id: entry.id,
+            length: frame.len() as u32,
+        };
+        let mut inbox = self.inbox.lock();
+        inbox.commands.push(command);
+        frame.append_to(&mut inbox.frames);
+        let waiting = inbox.commands.len();
         drop(inbox);
         cork::wake(self, waiting);
     }
@@ -76,7 +93,7 @@ impl ShardHandle {
     /// What waits for a shard that has no thread.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn take_commands(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.inbox.lock())
+        std::mem::take(&mut *self.inbox.lock()).commands
     }
 
     /// Called by the reactor, on the shard's own thread.

@@ -12,6 +12,7 @@ use super::socket::Phase;
 use super::turn::{Shard, find};
 use crate::broker::Publication;
 use crate::codec::{Contexts, PerMessageDeflate, close};
+use crate::id::SocketId;
 use crate::outbox::MAX_SLICES;
 use crate::registry::SocketEntry;
 
@@ -30,13 +31,34 @@ impl Shard {
             _ => frame,
         };
         socket.outbox.push(frame);
+        self.delivered(entry.key);
+    }
+
+    /// The same for a small frame of a socket that is told by its place.
+    pub(super) fn deliver_copied(&mut self, key: u32, id: SocketId, frame: &[u8]) {
+        let socket = self.sockets.get_mut(key as usize);
+        match socket.filter(|socket| socket.entry.id == id) {
+            Some(socket) if socket.takes_messages() => {
+                socket.outbox.push_copied(frame);
+                self.delivered(key);
+            }
+            gone => {
+                if let Some(socket) = gone {
+                    socket.entry.release(frame.len());
+                }
+                self.handle.counters.socket_closed.add(1);
+            }
+        }
+    }
+
+    fn delivered(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        let entry = &socket.entry;
         if entry.buffered() > entry.listener.options.max_backpressure / 2 {
             socket.over_half = true;
         }
         self.handle.counters.messages_out.add(1);
-        if !std::mem::replace(&mut socket.dirty, true) {
-            self.dirty.push(entry.key);
-        }
+        self.mark_dirty(key);
     }
 
     pub(super) fn publish(&mut self, publication: &Publication) {

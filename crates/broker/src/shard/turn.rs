@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::ShardHandle;
 use super::alarm::Alarm;
-use super::inbox::Command;
+use super::inbox::{Command, Inbox};
 use super::pacing::Paused;
 use super::requests::Pending;
 use super::socket::Socket;
@@ -38,6 +38,8 @@ pub(super) struct Shard {
     pub(super) sockets: Slab<Socket>,
     pub(super) requests: HashMap<RequestId, Pending>,
     pub(super) read_buffer: Vec<u8>,
+    /// Empty: what the threads fill while the shard empties the other one.
+    spare_inbox: Inbox,
     /// What clients sent behind their handshake, until it is read: in the pieces and under the conditions in which a
     /// stream is read, for many such clients are no less than one that floods.
     pub(super) early: HashMap<u32, Bytes>,
@@ -73,6 +75,7 @@ impl Shard {
             sockets: Slab::new(),
             requests: HashMap::new(),
             read_buffer: vec![0; READ_BUFFER],
+            spare_inbox: Inbox::default(),
             early: HashMap::new(),
             inflater: None,
             staging: Staging::default(),
@@ -123,13 +126,18 @@ impl Shard {
     }
 
     fn take_inbox(&mut self) {
-        let commands = std::mem::take(&mut *self.handle.inbox.lock());
-        for command in commands {
-            self.obey(command);
+        let mut inbox = std::mem::take(&mut self.spare_inbox);
+        std::mem::swap(&mut inbox, &mut *self.handle.inbox.lock());
+        let mut frames = inbox.frames.as_slice();
+        for command in inbox.commands.drain(..) {
+            self.obey(command, &mut frames);
         }
+        inbox.clear();
+        self.spare_inbox = inbox;
     }
 
-    fn obey(&mut self, command: Command) {
+    /// `frames` begins with the one of this command, if it has one there.
+    fn obey(&mut self, command: Command, frames: &mut &[u8]) {
         match command {
             Command::Listen { bound, guard } => {
                 tokio::spawn(listener::accept(bound, guard, Arc::clone(&self.core)));
@@ -180,6 +188,10 @@ impl Shard {
             }
             Command::Abandon(entry) => self.abandon(&entry),
             Command::Deliver { entry, frame } => self.deliver(&entry, frame),
+            Command::DeliverCopied { key, id, length } => {
+                let frame = frames.split_off(..length as usize);
+                self.deliver_copied(key, id, frame.expect("put in with the command"));
+            }
             Command::Publish(publication) => self.publish(&publication),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
