@@ -10,25 +10,26 @@ use crate::{broker, convert};
 
 pub(crate) fn send(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     let socket = convert::socket_id(&mut cx, 0)?;
-    let message = convert::message(&mut cx, 1)?;
-    let queued = socket.is_some_and(|socket| broker().send(socket, &message));
+    let queued = convert::with_message(&mut cx, 1, |message| {
+        socket.is_some_and(|socket| broker().send(socket, message))
+    })?;
     Ok(cx.boolean(queued))
 }
 
 /// The third argument is the socket to leave out; 0, which is no id, leaves out none.
 pub(crate) fn send_to_channel(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let channel = convert::channel_name(&mut cx, 0)?;
-    let message = convert::message(&mut cx, 1)?;
     let except = convert::socket_id(&mut cx, 2)?;
-    let receivers = channel.map_or(0, |channel| {
-        broker().send_to_channel(&channel, &message, except)
-    });
+    let receivers = convert::with_message(&mut cx, 1, |message| {
+        channel.map_or(0, |channel| {
+            broker().send_to_channel(&channel, message, except)
+        })
+    })?;
     count(&mut cx, receivers)
 }
 
 pub(crate) fn broadcast(mut cx: FunctionContext) -> JsResult<JsNumber> {
-    let message = convert::message(&mut cx, 0)?;
-    let receivers = broker().broadcast(&message);
+    let receivers = convert::with_message(&mut cx, 0, |message| broker().broadcast(message))?;
     count(&mut cx, receivers)
 }
 

@@ -25,7 +25,17 @@ thread_local! {
 }
 
 pub(crate) fn number(cx: &mut FunctionContext, index: usize) -> NeonResult<f64> {
-    Ok(cx.argument::<JsNumber>(index)?.value(cx))
+    let value = cx.argument::<JsValue>(index)?;
+    let mut number = 0.0;
+    // SAFETY: `value` is a value of the environment that `cx` stands for. What is no number is told by the status: one
+    // call less than to ask for its type first, which is worth it for what most calls begin with.
+    let status =
+        unsafe { node_api::get_value_double(cx.to_raw(), value.to_raw(), &raw mut number) };
+    if status.is_ok() {
+        Ok(number)
+    } else {
+        cx.throw_type_error("expected a number")
+    }
 }
 
 /// A positive safe integer. `as` saturates and turns NaN into 0, which is no id.
@@ -72,46 +82,44 @@ fn with_data<'cx, R>(
     value: Handle<'cx, JsValue>,
     use_data: impl FnOnce(Data<'_>) -> R,
 ) -> NeonResult<R> {
-    if let Ok(string) = value.downcast::<JsString, _>(cx) {
-        return Ok(with_utf8(cx, string, |text| use_data(Data::Text(text))));
-    }
-    let buffer = value.downcast_or_throw::<JsBuffer, _>(cx)?;
-    Ok(use_data(Data::Bytes(buffer.as_slice(cx))))
-}
-
-/// The string as UTF-8, lone surrogates as U+FFFD.
-fn with_utf8<'cx, R>(
-    cx: &mut Cx<'cx>,
-    string: Handle<'cx, JsString>,
-    use_text: impl FnOnce(&str) -> R,
-) -> R {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut written = 0;
-        // SAFETY: `string` is a string of the environment that `cx` stands for, and Node-API writes at most
+        // SAFETY: `value` is a value of the environment that `cx` stands for, and Node-API writes at most
         // `scratch.len()` bytes, NUL included.
         let status = unsafe {
             node_api::get_value_string_utf8(
                 cx.to_raw(),
-                string.to_raw(),
+                value.to_raw(),
                 scratch.as_mut_ptr().cast::<c_char>(),
                 scratch.len(),
                 &raw mut written,
             )
         };
-        if status.is_ok() && written + LONGEST_CHARACTER_AND_NUL <= scratch.len() {
-            use_text(&String::from_utf8_lossy(&scratch[..written]))
-        } else {
-            use_text(&string.value(cx))
+        if status == Ok(()) && written + LONGEST_CHARACTER_AND_NUL <= scratch.len() {
+            // V8 has replaced what is no character, so that this does not fail.
+            if let Ok(text) = std::str::from_utf8(&scratch[..written]) {
+                return Ok(use_data(Data::Text(text)));
+            }
         }
+        if status == Err(node_api::Status::StringExpected) {
+            let buffer = value.downcast_or_throw::<JsBuffer, _>(cx)?;
+            return Ok(use_data(Data::Bytes(buffer.as_slice(cx))));
+        }
+        let string = value.downcast_or_throw::<JsString, _>(cx)?;
+        Ok(use_data(Data::Text(&string.value(cx))))
     })
 }
 
 /// A string becomes a text message, a `Uint8Array` a binary one.
-pub(crate) fn message(cx: &mut FunctionContext, index: usize) -> NeonResult<OutboundMessage> {
+pub(crate) fn with_message<R>(
+    cx: &mut FunctionContext,
+    index: usize,
+    use_message: impl FnOnce(&OutboundMessage<'_>) -> R,
+) -> NeonResult<R> {
     let value = cx.argument::<JsValue>(index)?;
     with_data(cx, value, |data| match data {
-        Data::Text(text) => OutboundMessage::text(text),
-        Data::Bytes(bytes) => OutboundMessage::binary(bytes),
+        Data::Text(text) => use_message(&OutboundMessage::text(text)),
+        Data::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
     })
 }
 
@@ -182,8 +190,11 @@ pub(crate) fn response(cx: &mut FunctionContext, index: usize) -> NeonResult<Res
 
 /// One string `name\nvalue\n…`, which costs one crossing for all headers. Neither can hold a line feed.
 pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<(Bytes, Bytes)>> {
-    let packed = cx.argument::<JsString>(index)?;
-    Ok(with_utf8(cx, packed, unpack_headers))
+    let packed = cx.argument::<JsValue>(index)?;
+    with_data(cx, packed, |packed| match packed {
+        Data::Text(text) => unpack_headers(text),
+        Data::Bytes(_) => Vec::new(),
+    })
 }
 
 fn unpack_headers(packed: &str) -> Vec<(Bytes, Bytes)> {
