@@ -77,11 +77,11 @@ pub fn parse(bytes: &[u8]) -> Parsed {
 fn version_1(bytes: &[u8]) -> Parsed {
     let line = &bytes[..bytes.len().min(LONGEST_LINE)];
     let Some(end) = line.windows(2).position(|two| two == b"\r\n") else {
-        if line.len() == LONGEST_LINE {
-            return Parsed::Invalid;
-        }
         // Either a whole line break is missing, or its second half.
         let at_least = if line.ends_with(b"\r") { 1 } else { 2 };
+        if line.len() + at_least > LONGEST_LINE {
+            return Parsed::Invalid;
+        }
         return Parsed::Incomplete {
             missing: at_least.max(SHORTEST_LINE.saturating_sub(line.len())),
         };
@@ -305,6 +305,7 @@ mod tests {
             b"PROXY TCP4 \xFF 1.1.1.1 1 1\r\n",
             b"PROXY \r\n1234567",
             &[WORD, &[b'a'; LONGEST_LINE]].concat(),
+            &[WORD, &[b'a'; LONGEST_LINE - 1 - WORD.len()]].concat(),
             &v2(0x10, 0x11, &[0; 12]),
             &v2(0x22, 0x11, &[0; 12]),
             &v2(0x21, 0x11, &[0; 11]),
