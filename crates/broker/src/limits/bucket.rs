@@ -62,7 +62,10 @@ impl Bucket {
     pub fn take(&mut self, rate: Rate, tokens: u32, now: u64) -> Result<(), u32> {
         self.refill(rate, now);
         let asked = u64::from(tokens.min(rate.capacity)) * u64::from(rate.interval);
-        let over = (self.debt + asked).saturating_sub(rate.full_debt());
+        let over = self
+            .debt
+            .saturating_add(asked)
+            .saturating_sub(rate.full_debt());
         if over == 0 && tokens <= rate.capacity {
             self.debt += asked;
             return Ok(());
@@ -182,6 +185,17 @@ mod tests {
         assert_eq!(bucket.time_to_full(rate, 2499), 1);
         assert!(bucket.is_full(rate, 2500));
         assert_eq!(bucket.time_to_full(rate, 2500), 0);
+    }
+
+    #[test]
+    fn a_debt_that_64_bits_do_not_hold_gives_nothing_away() {
+        let rate = rate(Rate::MAX, Rate::MAX.into());
+        let mut bucket = Bucket::default();
+        for _ in 0..3 {
+            assert!(bucket.charge(rate, u32::MAX, 0) > 0);
+        }
+        assert_eq!(bucket.take(rate, 1, 0), Err(u32::MAX));
+        assert_eq!(bucket.left(rate, 0), 0);
     }
 
     #[test]
