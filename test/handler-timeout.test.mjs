@@ -197,12 +197,14 @@ test('each server has its own time, and without one a handler may take for ever'
   for (const client of clients) client.send('hang');
   const told = (await handlers.errors.take(2)).map(({ error }) => error.message.match(/(\d+) ms/)[1]);
   assert.deepEqual(told.sort(), ['200', '50']);
+  // An error is told before the close event comes.
+  await handlers.closes.take(2);
   assert.equal(clients[0].readyState, clients[0].OPEN);
   assert.equal(connectionCount(), 1);
   clients[0].terminate();
   await patient.stop({ timeout: 0 });
   // Its close event waits behind the promise: nobody but a timeout can take it from there.
-  assert.equal(handlers.closes.length, 2);
+  assert.equal(handlers.closes.length, 0);
 });
 
 test('many at once, on four threads: each socket is told of exactly once', async (t) => {
