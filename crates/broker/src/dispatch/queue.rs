@@ -16,11 +16,12 @@ use crate::stats::WorkerStats;
 /// A flood at a worker that sleeps stays within this much memory, plus one read per shard.
 const QUEUE_BYTES: u64 = 16 << 20;
 
-/// The same for the number of events, so that many tiny ones do not wait for seconds.
-const QUEUE_EVENTS: u64 = 64 * 1024;
+/// The same for the number of events: a worker is some ms behind at the most, whatever a flood consists of. Ten clients
+/// that flooded with empty messages made everybody else of their worker wait 50 ms for 65,536 of them.
+const QUEUE_EVENTS: u64 = 8 * 1024;
 
 /// How much one [`Worker::take`] gives at most, unless a single batch is larger.
-const TAKE_BYTES: usize = 512 * 1024;
+const TAKE_BYTES: usize = 128 * 1024;
 
 /// The queue of one worker.
 pub(crate) struct WorkerQueue {

@@ -6,7 +6,7 @@ use crate::dispatch::batch::Batch;
 use crate::dispatch::queue::WorkerQueue;
 
 /// A batch this large is handed over before the turn ends, so that a turn over busy sockets stays bounded.
-const HAND_OVER_BYTES: usize = 256 * 1024;
+const HAND_OVER_BYTES: usize = 64 * 1024;
 
 #[derive(Default)]
 pub(super) struct Staging {
