@@ -2,9 +2,10 @@
 
 use super::close;
 use super::frame::{FrameHeader, MAX_MASKED_HEADER};
-use super::inflate::{Inflation, most_compressed};
+use super::inflate::{Inflation, Postponed, most_compressed};
 use super::message::{self, Kind, Message};
 use super::{Opcode, Violation, mask, utf8};
+use std::borrow::Cow;
 use std::mem;
 use std::ops::ControlFlow;
 
@@ -128,6 +129,14 @@ impl Decoder {
         F: FnMut(Item<'_>) -> ControlFlow<()>,
     {
         while !input.is_empty() {
+            if let Some(Inflation {
+                postponed: Some(postponed),
+                ..
+            }) = &mut inflation
+            {
+                postponed.rest = input.len();
+                break;
+            }
             if let Some(unfinished) = &mut self.unfinished
                 && let Some(frame) = unfinished.frame.take()
             {
@@ -144,6 +153,7 @@ impl Decoder {
                 mask::apply(payload, header.mask);
                 if header.compressed {
                     let inflation = inflation.as_deref_mut();
+                    let payload = Cow::Borrowed(&*payload);
                     deliver_inflated(header.opcode, payload, max_message, inflation, sink)?;
                 } else {
                     deliver(whole(header.opcode, payload)?, sink)?;
@@ -216,7 +226,7 @@ fn most_bytes(max_message: usize, compressed: bool) -> usize {
 
 /// The item that an unfragmented frame is.
 #[inline]
-fn whole(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, Violation> {
+pub(super) fn whole(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, Violation> {
     Ok(match opcode {
         Opcode::Text => Item::Text {
             bytes: payload,
@@ -245,10 +255,10 @@ where
     Ok(())
 }
 
-/// Gives on the message that `payload` was compressed from.
+/// Gives on the message that `payload` was compressed from, or leaves it to be inflated later.
 fn deliver_inflated<F>(
     opcode: Opcode,
-    payload: &[u8],
+    payload: Cow<'_, [u8]>,
     max_message: usize,
     inflation: Option<&mut Inflation<'_>>,
     sink: &mut F,
@@ -261,7 +271,15 @@ where
     if inflation.discard {
         return Ok(());
     }
-    let message = inflation.inflate(payload, max_message)?;
+    if payload.len() > inflation.at_once {
+        *inflation.postponed = Some(Postponed {
+            opcode,
+            payload: payload.into_owned(),
+            rest: 0,
+        });
+        return Ok(());
+    }
+    let message = inflation.inflate(&payload, max_message)?;
     let delivered = whole(opcode, message)
         .map_err(Ended::from)
         .and_then(|item| deliver(item, sink));
@@ -331,12 +349,15 @@ impl Unfinished {
             && let Some(message) = self.message.take()
         {
             let (bytes, kind) = message.finish()?;
-            let bytes = bytes.as_slice();
             let item = match kind {
-                Kind::Text { ascii } => Item::Text { bytes, ascii },
-                Kind::Binary => Item::Binary(bytes),
+                Kind::Text { ascii } => Item::Text {
+                    bytes: &bytes,
+                    ascii,
+                },
+                Kind::Binary => Item::Binary(&bytes),
                 Kind::Compressed(opcode) => {
-                    deliver_inflated(opcode, bytes, max_message, inflation, sink)?;
+                    let payload = Cow::Owned(bytes);
+                    deliver_inflated(opcode, payload, max_message, inflation, sink)?;
                     return Ok(rest);
                 }
             };

@@ -1,7 +1,8 @@
 //! Inflating one message (RFC 7692 §7.2.2) into as much memory as it really needs, and not a byte beyond the limit.
 
+use super::decoder::whole;
 use super::deflate::Contexts;
-use super::{PerMessageDeflate, Violation};
+use super::{Item, Opcode, PerMessageDeflate, Violation};
 use std::fmt;
 use zlib_rs::{Inflate, InflateFlush, Status};
 
@@ -45,6 +46,79 @@ pub struct Inflation<'a> {
     pub contexts: &'a mut Contexts,
     /// Nobody wants compressed messages any more, now and later: they are neither inflated nor given on.
     pub discard: bool,
+    /// A message of more compressed bytes than this is not inflated by the decoder, but left in `postponed`.
+    pub at_once: usize,
+    /// Where such a message is left. Decoding has stopped behind it; nothing more may be decoded of this connection
+    /// until it is inflated, for what follows may refer to it.
+    pub postponed: &'a mut Option<Postponed>,
+}
+
+/// A compressed message that has arrived and is to be inflated by [`LargeMessage`].
+#[derive(Debug)]
+pub struct Postponed {
+    /// Text or binary.
+    pub(super) opcode: Opcode,
+    /// As it came, at most an eighth longer than the limit of messages.
+    pub(super) payload: Vec<u8>,
+    /// How many bytes at the end of the input have not been decoded.
+    pub(super) rest: usize,
+}
+
+impl Postponed {
+    /// How many bytes are to be inflated.
+    pub fn compressed_len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// How many bytes at the end of the input have not been decoded.
+    pub fn rest(&self) -> usize {
+        self.rest
+    }
+}
+
+/// A message that is inflated piece by piece, by an inflater that does nothing else meanwhile.
+#[derive(Debug)]
+pub struct LargeMessage {
+    opcode: Opcode,
+    payload: Vec<u8>,
+    progress: Progress,
+}
+
+impl LargeMessage {
+    /// Nothing of it is inflated yet.
+    pub fn new(postponed: Postponed) -> Self {
+        Self {
+            progress: Progress::new(postponed.payload.len()),
+            opcode: postponed.opcode,
+            payload: postponed.payload,
+        }
+    }
+
+    /// Inflates `most` more compressed bytes; the message, if these were the last ones.
+    ///
+    /// # Errors
+    ///
+    /// What the decoder would have found: bytes that are no DEFLATE, a message over the limit, text that is no UTF-8.
+    pub fn advance<'a>(
+        &mut self,
+        inflation: &'a mut Inflation<'_>,
+        max: usize,
+        most: usize,
+    ) -> Result<Option<Item<'a>>, Violation> {
+        let history = inflation.contexts.received();
+        let progress = &mut self.progress;
+        if !inflation
+            .inflater
+            .advance(progress, &self.payload, max, history, most)?
+        {
+            return Ok(None);
+        }
+        let message = &inflation.inflater.out;
+        inflation
+            .contexts
+            .remember_received(inflation.deflate, message);
+        whole(self.opcode, message).map(Some)
+    }
 }
 
 impl Inflation<'_> {
@@ -59,9 +133,7 @@ impl Inflation<'_> {
 
     /// The message has been given on: what a large one took is given back.
     pub(super) fn done(&mut self) {
-        if self.inflater.out.capacity() > KEPT {
-            self.inflater.out = Vec::new();
-        }
+        self.inflater.done();
     }
 }
 
@@ -79,30 +151,87 @@ impl Inflater {
         self.out.capacity()
     }
 
-    fn inflate(&mut self, payload: &[u8], max: usize, history: &[u8]) -> Result<(), Violation> {
-        self.out.clear();
-        if payload.is_empty() {
-            return Ok(()); // some compressors flush nothing to nothing; §7.2.3.6 wants one byte
+    /// The message has been given on: what a large one took is given back.
+    pub fn done(&mut self) {
+        if self.out.capacity() > KEPT {
+            self.out = Vec::new();
         }
+    }
+
+    fn inflate(&mut self, payload: &[u8], max: usize, history: &[u8]) -> Result<(), Violation> {
+        let mut progress = Progress::new(payload.len());
+        let is_whole = self.advance(&mut progress, payload, max, history, usize::MAX)?;
+        debug_assert!(is_whole);
+        Ok(())
+    }
+
+    /// Inflates `most` more bytes of a message; whether it is whole now.
+    fn advance(
+        &mut self,
+        progress: &mut Progress,
+        payload: &[u8],
+        max: usize,
+        history: &[u8],
+        most: usize,
+    ) -> Result<bool, Violation> {
+        let (from, to) = (
+            progress.taken,
+            payload.len().min(progress.taken.saturating_add(most)),
+        );
         let mut run = Run {
             inflater: self,
             max,
             history,
-            streams: STREAMS + payload.len() / BYTES_PER_STREAM,
+            streams: progress.streams,
         };
-        run.begin()?;
-        if run.feed(payload)? {
-            return Ok(()); // a compressor that ends its stream with each message may leave out what would follow
+        if from == 0 {
+            run.inflater.out.clear();
+            if payload.is_empty() {
+                return Ok(true); // some compressors flush nothing to nothing; §7.2.3.6 wants one byte
+            }
+        }
+        if progress.ended {
+            run.begin()?;
+        }
+        progress.ended = run.feed(&payload[from..to])?;
+        progress.taken = to;
+        if to < payload.len() {
+            progress.streams = run.streams;
+            return Ok(false);
+        }
+        if progress.ended {
+            return Ok(true); // a compressor that ends its stream with each message may leave out what would follow
         }
         let length = run.inflater.out.len();
         match run.feed(&END)? && run.inflater.out.len() == length {
-            true => Ok(()),
+            true => Ok(true),
             false => Err(Violation::InvalidDeflate),
         }
     }
 }
 
-/// One message on its way through the inflater.
+/// How far a message has come.
+#[derive(Debug)]
+struct Progress {
+    /// So many of its bytes have been inflated.
+    taken: usize,
+    /// A stream has ended with the last of them, or none has begun.
+    ended: bool,
+    /// How many more streams may begin.
+    streams: usize,
+}
+
+impl Progress {
+    fn new(length: usize) -> Self {
+        Self {
+            taken: 0,
+            ended: true,
+            streams: STREAMS + length / BYTES_PER_STREAM,
+        }
+    }
+}
+
+/// A message, or a piece of one, on its way through the inflater.
 struct Run<'a> {
     inflater: &'a mut Inflater,
     max: usize,

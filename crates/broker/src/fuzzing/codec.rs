@@ -111,12 +111,15 @@ fn decode<'a>(
     let mut failed = None;
     for read in reads {
         let before = items.len();
+        let mut postponed = None; // everything is inflated at once
         let inflation = rules.deflate.zip(inflater.as_mut());
         let inflation = inflation.map(|(deflate, inflater)| Inflation {
             inflater,
             deflate,
             contexts: &mut contexts,
             discard: false,
+            at_once: usize::MAX,
+            postponed: &mut postponed,
         });
         let result = decoder.decode(&mut read.to_vec(), rules.limit, inflation, |item| {
             items.push(keep(item, rules.limit));

@@ -41,7 +41,7 @@ impl Shard {
         report: Option<Report>,
     ) {
         self.queue_close_frame(key, code, reason);
-        self.forget_pause(key);
+        self.forget_waits(key);
         let since = self.now;
         self.sockets[key as usize].phase = Phase::Closing { since, report };
         self.revisit(key); // it may have been held or parked
@@ -69,7 +69,7 @@ impl Shard {
         // A worker that does not say when it comes to a close event is not waited for.
         let waits = socket.worker.interest.confirms_closes;
         self.stage_close(key, failure.code(), failure.text());
-        self.forget_pause(key);
+        self.forget_waits(key);
         let since = self.now;
         self.sockets[key as usize].phase = Phase::Failing { since, failure };
         if !waits {
@@ -109,6 +109,12 @@ impl Shard {
         self.finish(key, reported, reason, !drained);
     }
 
+    /// Whatever it was not read for, it waits for nothing any more.
+    fn forget_waits(&mut self, key: u32) {
+        self.forget_pause(key);
+        self.forget_large(key);
+    }
+
     fn queue_close_frame(&mut self, key: u32, code: u16, reason: &str) {
         let socket = &mut self.sockets[key as usize];
         let frame = encode_close(code, reason);
@@ -120,7 +126,7 @@ impl Shard {
     /// The socket is over: tells its worker, then writes out what waits.
     fn finish(&mut self, key: u32, code: u16, reason: &str, linger: bool) {
         self.report_close(key, code, reason);
-        self.forget_pause(key);
+        self.forget_waits(key);
         self.sockets[key as usize].phase = Phase::Finishing {
             since: self.now,
             linger,
@@ -181,7 +187,7 @@ impl Shard {
     }
 
     fn free(&mut self, key: u32) {
-        self.forget_pause(key);
+        self.forget_waits(key);
         let socket = self.sockets.remove(key as usize);
         self.early.remove(&key);
         self.departed.extend(socket.guard.map(Admission::Served));

@@ -22,6 +22,7 @@ mod closing;
 pub(crate) mod cork;
 mod departure;
 pub(crate) mod inbox;
+mod large;
 mod opening;
 mod pacing;
 mod receive;

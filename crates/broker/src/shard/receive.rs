@@ -10,27 +10,140 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::large::INFLATED_AT_ONCE;
 use super::socket::{Phase, Socket};
 use super::turn::{READ_BUFFER, Shard, find};
-use crate::codec::{Inflation, Item, close, encode_pong};
-use crate::dispatch::batch::{FLAG_ASCII, FLAG_TEXT};
-use crate::limits::socket::{Arrival, Exceeded, Verdict};
+use crate::codec::{
+    Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Postponed, Violation, close,
+    encode_pong,
+};
+use crate::dispatch::batch::{Batch, FLAG_ASCII, FLAG_TEXT, Origin};
+use crate::limits::socket::{Arrival, Exceeded, Meter, Verdict};
 use crate::options::SlowConsumer;
+use crate::outbox::Outbox;
 use crate::registry::{Reservation, SocketEntry};
 
-/// What the decoded bytes of one read ask for beyond messages.
+/// Takes what comes of one socket, and notes what it asks for beyond messages.
+struct Intake<'a> {
+    entry: &'a SocketEntry,
+    origin: Origin<'a>,
+    batch: &'a mut Batch,
+    outbox: &'a mut Outbox,
+    /// Not there once we have said goodbye: what comes after costs nothing.
+    meter: Option<&'a mut Meter>,
+    clock: u64,
+    is_open: bool,
+    outcome: Outcome,
+}
+
 #[derive(Default)]
 struct Outcome {
     /// The peer's close frame.
     closed: Option<(Option<u16>, String)>,
-    /// A pong did not fit: the peer sends pings and reads nothing.
-    slow: bool,
+    /// Pongs that did not fit: the peer sends pings and reads nothing.
+    slow_pongs: u64,
     ponged: bool,
     messages: u64,
     /// Left out because the socket is over a rate.
     dropped: u64,
     /// The socket is over a rate, and that closes it.
     exceeded: Option<Exceeded>,
+}
+
+impl<'a> Intake<'a> {
+    /// Of `socket`; `token` is its token.
+    fn new(
+        socket: &'a mut Socket,
+        token: Option<&'a Bytes>,
+        batch: &'a mut Batch,
+        clock: u64,
+    ) -> (Self, &'a mut Decoder, &'a mut Contexts) {
+        let is_open = socket.phase == Phase::Open;
+        let intake = Self {
+            origin: socket.entry.origin(token),
+            entry: &socket.entry,
+            batch,
+            outbox: &mut socket.outbox,
+            meter: socket.meter.as_deref_mut().filter(|_| is_open),
+            clock,
+            is_open,
+            outcome: Outcome::default(),
+        };
+        (intake, &mut socket.decoder, &mut socket.contexts)
+    }
+
+    /// What comes after we have said goodbye is not for the application any more.
+    #[inline]
+    fn take(&mut self, item: Item<'_>) -> ControlFlow<()> {
+        if self.is_over_rate(&item)? {
+            return ControlFlow::Continue(());
+        }
+        match item {
+            Item::Text { .. } | Item::Binary(_) | Item::Ping(_) if !self.is_open => {}
+            Item::Text { bytes, ascii } => {
+                let flags = if ascii {
+                    FLAG_TEXT | FLAG_ASCII
+                } else {
+                    FLAG_TEXT
+                };
+                self.message(bytes, flags);
+            }
+            Item::Binary(bytes) => self.message(bytes, 0),
+            Item::Ping(payload) => self.pong(payload),
+            Item::Pong(_) => {}
+            Item::Close { code, reason } => {
+                self.outcome.closed = Some((code, reason.to_owned()));
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn message(&mut self, bytes: &[u8], flags: u8) {
+        self.batch.message(self.origin, bytes, flags);
+        self.outcome.messages += 1;
+    }
+
+    fn pong(&mut self, payload: &[u8]) {
+        let pong = encode_pong(payload);
+        if self.entry.reserve(pong.len()) == Reservation::Queued {
+            self.outbox.push(pong);
+            self.outcome.ponged = true;
+        } else {
+            self.outcome.slow_pongs += 1;
+        }
+    }
+
+    /// Whether this is left out; breaks off where it closes the socket.
+    #[inline]
+    fn is_over_rate(&mut self, item: &Item<'_>) -> ControlFlow<(), bool> {
+        let Some(meter) = &mut self.meter else {
+            return ControlFlow::Continue(false);
+        };
+        let Some((what, size)) = arrival(item) else {
+            return ControlFlow::Continue(false);
+        };
+        let limits = &self.entry.listener.options.socket_limits;
+        match meter.arrived(limits, what, size, self.clock) {
+            Verdict::Pass => ControlFlow::Continue(false),
+            Verdict::Drop => {
+                self.outcome.dropped += 1;
+                ControlFlow::Continue(true)
+            }
+            Verdict::Close(exceeded) => {
+                self.outcome.exceeded = Some(exceeded);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// `length` bytes have been read.
+    fn charge(&mut self, length: usize) {
+        let limits = &self.entry.listener.options.socket_limits;
+        if let (None, Some(meter)) = (self.outcome.exceeded, &mut self.meter) {
+            self.outcome.exceeded = meter.read(limits, length, self.clock).err();
+        }
+    }
 }
 
 impl Shard {
@@ -110,91 +223,50 @@ impl Shard {
         };
         socket.heard = self.now;
         socket.pinged = false;
-        let counters = &self.handle.counters;
-        counters.bytes_in.add(length as u64);
         if matches!(socket.phase, Phase::Finishing { .. }) {
+            self.handle.counters.bytes_in.add(length as u64);
             return; // the peer has not yet noticed that this is over
         }
-        let is_open = socket.phase == Phase::Open;
         let drained = length < read_limit(socket, self.clock);
         let token = socket.entry.token();
         let batch = self.staging.batch_of(&socket.worker);
-        let Socket {
-            decoder,
-            contexts,
-            entry,
-            outbox,
-            meter,
-            ..
-        } = socket;
-        let limits = &entry.listener.options.socket_limits;
-        // What comes after we have said goodbye is not for the application any more, and costs nothing.
-        let mut meter = meter.as_deref_mut().filter(|_| is_open);
-        let origin = entry.origin(token.as_ref());
+        let (mut intake, decoder, contexts) =
+            Intake::new(socket, token.as_ref(), batch, self.clock);
+        let entry = intake.entry;
+        let mut postponed = None;
         let inflation = entry.deflate.map(|deflate| Inflation {
             inflater: self.inflater.get_or_insert_default(),
             deflate,
             contexts,
-            discard: !is_open,
+            discard: !intake.is_open,
+            at_once: INFLATED_AT_ONCE,
+            postponed: &mut postponed,
         });
-        let mut outcome = Outcome::default();
         let input = &mut self.read_buffer[..length];
         let max_message = entry.listener.options.max_message_size;
-        let result = decoder.decode(input, max_message, inflation, |item| {
-            if let Some(meter) = &mut meter
-                && let Some((what, size)) = arrival(&item)
-            {
-                match meter.arrived(limits, what, size, self.clock) {
-                    Verdict::Pass => {}
-                    Verdict::Drop => {
-                        outcome.dropped += 1;
-                        return ControlFlow::Continue(());
-                    }
-                    Verdict::Close(exceeded) => {
-                        outcome.exceeded = Some(exceeded);
-                        return ControlFlow::Break(());
-                    }
-                }
-            }
-            match item {
-                Item::Text { .. } | Item::Binary(_) if !is_open => {}
-                Item::Text { bytes, ascii } => {
-                    let flags = if ascii {
-                        FLAG_TEXT | FLAG_ASCII
-                    } else {
-                        FLAG_TEXT
-                    };
-                    batch.message(origin, bytes, flags);
-                    outcome.messages += 1;
-                }
-                Item::Binary(bytes) => {
-                    batch.message(origin, bytes, 0);
-                    outcome.messages += 1;
-                }
-                Item::Ping(_) if !is_open => {}
-                Item::Ping(payload) => {
-                    let pong = encode_pong(payload);
-                    if entry.reserve(pong.len()) == Reservation::Queued {
-                        outbox.push(pong);
-                        outcome.ponged = true;
-                    } else {
-                        counters.slow_pongs.add(1);
-                        outcome.slow = true;
-                    }
-                }
-                Item::Pong(_) => {}
-                Item::Close { code, reason } => {
-                    outcome.closed = Some((code, reason.to_owned()));
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        });
-        if let (None, Some(meter)) = (outcome.exceeded, meter) {
-            outcome.exceeded = meter.read(limits, length, self.clock).err();
+        let result = decoder.decode(input, max_message, inflation, |item| intake.take(item));
+        let taken = length - postponed.as_ref().map_or(0, Postponed::rest);
+        intake.charge(taken);
+        let outcome = intake.outcome;
+        self.handle.counters.bytes_in.add(taken as u64);
+        if let Some(postponed) = postponed {
+            self.postpone(key, postponed, taken..length);
         }
+        self.conclude(key, result, outcome, drained);
+    }
+
+    /// Does what has come of a socket asks for beyond messages.
+    fn conclude(
+        &mut self,
+        key: u32,
+        result: Result<(), Violation>,
+        outcome: Outcome,
+        drained: bool,
+    ) {
+        let counters = &self.handle.counters;
         counters.messages_in.add(outcome.messages);
         counters.over_rate.add(outcome.dropped);
+        counters.slow_pongs.add(outcome.slow_pongs);
         if outcome.ponged {
             self.mark_dirty(key);
         }
@@ -208,9 +280,47 @@ impl Shard {
             return self.exceeded(key, exceeded);
         }
         self.pause_if_in_debt(key);
-        if outcome.slow {
+        if outcome.slow_pongs > 0 {
             self.slow_consumer(key);
         }
+    }
+
+    /// A message that was inflated piece by piece, or what is wrong with it.
+    pub(super) fn inflated(
+        &mut self,
+        key: u32,
+        message: &mut LargeMessage,
+        inflater: &mut Inflater,
+    ) -> bool {
+        let Some(socket) = self.sockets.get_mut(key as usize) else {
+            return true;
+        };
+        let Some(deflate) = socket.entry.deflate else {
+            return true;
+        };
+        let max_message = socket.entry.listener.options.max_message_size;
+        let token = socket.entry.token();
+        let batch = self.staging.batch_of(&socket.worker);
+        let (mut intake, _, contexts) = Intake::new(socket, token.as_ref(), batch, self.clock);
+        let mut inflation = Inflation {
+            inflater,
+            deflate,
+            contexts,
+            discard: false,
+            at_once: usize::MAX,
+            postponed: &mut None,
+        };
+        let result = match message.advance(&mut inflation, max_message, INFLATED_AT_ONCE) {
+            Ok(None) => return false,
+            Ok(Some(item)) => {
+                let _ = intake.take(item); // nothing comes behind it to break off
+                Ok(())
+            }
+            Err(violation) => Err(violation),
+        };
+        let outcome = intake.outcome;
+        self.conclude(key, result, outcome, true);
+        true
     }
 
     fn slow_consumer(&mut self, key: u32) {

@@ -45,6 +45,8 @@ pub(super) struct Socket {
     pub(super) held: bool,
     /// On the list of sockets that wait for their full worker.
     pub(super) parked: bool,
+    /// A large message of it is being inflated, or waits for that.
+    pub(super) inflating: bool,
 }
 
 /// Where a socket is on its way to the end. Times are the shard's milliseconds.
@@ -121,6 +123,7 @@ impl Socket {
             over_half: false,
             held: false,
             parked: false,
+            inflating: false,
         }
     }
 
@@ -132,7 +135,7 @@ impl Socket {
     /// We do not read it, so its silence says nothing of its peer.
     pub(super) fn is_unread(&self) -> bool {
         let paused = self.meter.as_ref().and_then(|meter| meter.paused_until);
-        self.held || self.parked || paused.is_some()
+        self.held || self.parked || self.inflating || paused.is_some()
     }
 
     /// The open event has gone and the close event has not.

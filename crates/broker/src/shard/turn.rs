@@ -12,6 +12,7 @@ use slab::Slab;
 use super::ShardHandle;
 use super::alarm::Alarm;
 use super::inbox::{Command, Inbox};
+use super::large::LargeMessages;
 use super::pacing::Paused;
 use super::requests::Pending;
 use super::socket::Socket;
@@ -45,6 +46,7 @@ pub(super) struct Shard {
     pub(super) early: HashMap<u32, Bytes>,
     /// Inflates for every socket; made for the first one that has agreed on permessage-deflate.
     pub(super) inflater: Option<Inflater>,
+    pub(super) large: LargeMessages,
     /// Events gathered in this turn.
     pub(super) staging: Staging,
     /// Sockets with something to write.
@@ -78,6 +80,7 @@ impl Shard {
             spare_inbox: Inbox::default(),
             early: HashMap::new(),
             inflater: None,
+            large: LargeMessages::default(),
             staging: Staging::default(),
             dirty: Vec::new(),
             again: VecDeque::new(),
@@ -104,6 +107,7 @@ impl Shard {
         self.say_farewells();
         self.resume_paused();
         self.visit_ready();
+        let is_inflating = self.inflate_large();
         let next_sweep = self.sweep_if_due();
         self.write_dirty();
         self.staging.hand_over(self.handle.index);
@@ -118,7 +122,7 @@ impl Shard {
             .set(self.paused.len() as u64);
         let next = [next_sweep, self.paused.next(), self.next_farewell()];
         self.alarm.set(next.into_iter().flatten().min(), cx);
-        if !self.again.is_empty() || !self.dirty.is_empty() {
+        if is_inflating || !self.again.is_empty() || !self.dirty.is_empty() {
             // Behind the tasks that are ready now, and a look at the reactor.
             cx.waker().wake_by_ref();
         }

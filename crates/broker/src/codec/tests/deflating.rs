@@ -56,6 +56,8 @@ impl Server {
             deflate: *deflate,
             contexts,
             discard: *discard,
+            at_once: usize::MAX,
+            postponed: &mut None,
         };
         let mut bytes = bytes.to_vec();
         decoder.decode(&mut bytes, max_message, Some(inflation), |item| {

@@ -3,6 +3,7 @@
 mod behaviour;
 mod compressed;
 mod deflating;
+mod large;
 mod limits;
 mod model;
 mod negotiation;
