@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { constants, deflateRawSync } from 'node:zlib';
 import { frame, handshake, OPCODE } from '../helpers/raw.mjs';
 import { Peer, tally } from './peer.mjs';
+import { tables } from './tables.mjs';
 
 const { binary, continuation, ping, text } = OPCODE;
 const CROWD = 200;
@@ -177,6 +178,16 @@ export const ATTACKS = {
       const peers = await crowd(port, 10, DEFLATES);
       const flood = compressed(Buffer.alloc((1 << 20) - 1));
       await Promise.all(peers.map((peer) => pour(peer, flood, isOver)));
+      return leave(peers);
+    },
+  },
+  'compressed messages that are nothing but code tables': {
+    options: { compression: true },
+    expected: ['open'],
+    attack: async (port, isOver) => {
+      const peers = await crowd(port, 10, DEFLATES);
+      const message = frame(binary, tables(40_000), { rsv: 4 });
+      await Promise.all(peers.map((peer) => pour(peer, message, isOver)));
       return leave(peers);
     },
   },

@@ -1,4 +1,5 @@
-//! Compressed messages that may take long to inflate: one at a time, a piece in each turn, while the others wait unread.
+//! Compressed messages that may take long to inflate: one at a time, some pieces in each turn, while the others wait
+//! unread.
 //!
 //! A message of 1 MiB on the wire can be 12,000 blocks with a code table each, which takes an inflater up to 100 ms: no
 //! limit of sizes tells such a message from an honest one. In pieces it takes as long, but nobody waits for more than a
@@ -6,12 +7,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+use std::time::Instant;
 
-use super::turn::Shard;
+use super::turn::{Shard, TIME_FOR_MORE};
 use crate::codec::{Inflater, LargeMessage, Postponed};
 
-/// So many compressed bytes are inflated at once: 400 µs if they are nothing but code tables, some µs otherwise.
-pub(super) const INFLATED_AT_ONCE: usize = 4 * 1024;
+/// A message of so many compressed bytes is inflated at once.
+pub(super) const INFLATED_AT_ONCE: usize = 2 * 1024;
+
+/// So many bytes of a larger one at a time: 100 µs if they are nothing but code tables, some µs otherwise.
+pub(super) const PIECE: usize = 1024;
 
 /// A message comes behind those that have arrived less than this many milliseconds later for each KiB that they are
 /// shorter. So long ones wait for short ones, but not for ever.
@@ -35,6 +40,10 @@ impl LargeMessages {
         let turn = now + WAIT_PER_KIB * (message.compressed_len() as u64 / 1024);
         self.turns.insert((turn, key));
         self.waiting.insert(key, (turn, message));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.current.is_none() && self.turns.is_empty()
     }
 
     fn remove(&mut self, key: u32) {
@@ -70,8 +79,22 @@ impl Shard {
         self.large.insert(key, self.clock, message);
     }
 
-    /// Inflates a piece of the message whose turn it is; whether there was one.
+    /// Inflates for a while; whether there is more to do.
     pub(super) fn inflate_large(&mut self) -> bool {
+        if self.large.is_empty() {
+            return false;
+        }
+        let began = Instant::now();
+        while self.inflate_piece() {
+            if began.elapsed() > TIME_FOR_MORE {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Inflates a piece of the message whose turn it is; whether there was one.
+    fn inflate_piece(&mut self) -> bool {
         let current = self.large.current.take().or_else(|| {
             self.large.begin(|key| {
                 let socket = self.sockets.get(key as usize);

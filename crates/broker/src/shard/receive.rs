@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::large::INFLATED_AT_ONCE;
+use super::large::{INFLATED_AT_ONCE, PIECE};
 use super::socket::{Phase, Socket};
 use super::turn::{READ_BUFFER, Shard, find};
 use crate::codec::{
@@ -310,7 +310,7 @@ impl Shard {
             at_once: usize::MAX,
             postponed: &mut None,
         };
-        let result = match message.advance(&mut inflation, max_message, INFLATED_AT_ONCE) {
+        let result = match message.advance(&mut inflation, max_message, PIECE) {
             Ok(None) => return false,
             Ok(Some(item)) => {
                 let _ = intake.take(item); // nothing comes behind it to break off

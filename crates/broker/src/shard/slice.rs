@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 /// A read that filled what it was given and took longer gets half of it the next time.
-const LONG: Duration = Duration::from_micros(100);
+const LONG: Duration = Duration::from_micros(50);
 
 /// One that took less gets twice as much. Far enough from half of [`LONG`], so that it does not change all the time.
-const SHORT: Duration = Duration::from_micros(25);
+const SHORT: Duration = Duration::from_micros(12);
 
 /// Below this part a read's system call costs more than what it brings.
 const SMALLEST: u8 = 5;
@@ -50,10 +50,10 @@ mod tests {
     #[test]
     fn the_slice_follows_what_comes() {
         let mut slice = Slice::default();
-        assert_eq!(settle(&mut slice, 1), 65536, "cheap bytes");
-        assert_eq!(settle(&mut slice, 5), 16384);
+        assert_eq!(settle(&mut slice, 0), 65536, "cheap bytes");
+        assert_eq!(settle(&mut slice, 3), 16384);
         assert_eq!(settle(&mut slice, 1_000), 2048, "not below the smallest");
-        assert_eq!(settle(&mut slice, 5), 8192, "up as far as it need");
+        assert_eq!(settle(&mut slice, 3), 4096, "up until it is not short");
         assert_eq!(settle(&mut slice, 0), 65536);
     }
 
