@@ -18,7 +18,7 @@ const QUEUE_BYTES: u64 = 16 << 20;
 
 /// The same for the number of events: a worker is some ms behind at the most, whatever a flood consists of. Ten clients
 /// that flooded with empty messages made everybody else of their worker wait 50 ms for 65,536 of them.
-const QUEUE_EVENTS: u64 = 8 * 1024;
+const QUEUE_EVENTS: u64 = 2 * 1024;
 
 /// How much one [`Worker::take`] gives at most, unless a single batch is larger.
 const TAKE_BYTES: usize = 128 * 1024;
