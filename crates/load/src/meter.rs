@@ -5,18 +5,14 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::arguments::Window;
-use crate::pool::words;
 use crate::process::{Process, Used, own_cpu};
-use crate::report::{Latency, Measured};
+use crate::report::{Latency, Measured, times};
 
 /// A load that gets nothing done for so long has stalled.
 const STALLED: Duration = Duration::from_secs(10);
 
 /// The warm-up ends after so many times its seconds, even when too little was done.
 const LONGEST_WARM_UP: u32 = 10;
-
-/// Latencies above this count as this.
-const LONGEST: Duration = Duration::from_secs(60);
 
 /// Measures one window of a load.
 pub(crate) struct Meter {
@@ -42,15 +38,15 @@ struct Moment {
 }
 
 impl Meter {
-    pub(crate) fn new(window: Window, server: Option<Process>) -> Result<Self, String> {
+    pub(crate) fn new(window: Window, server: Option<Process>) -> Self {
         let now = Instant::now();
-        Ok(Self {
+        Self {
             window,
             server,
             phase: Phase::WarmUp { since: now },
-            latencies: Histogram::new_with_max(LONGEST.as_nanos() as u64, 3).map_err(words)?,
+            latencies: times(),
             progress: (now, 0),
-        })
+        }
     }
 
     /// Notes that so much has been done by now; `true` once the window is over.
@@ -135,7 +131,7 @@ mod tests {
             warm_up_count: 10,
             seconds: Duration::ZERO,
         };
-        let mut meter = Meter::new(window, None).expect("a meter");
+        let mut meter = Meter::new(window, None);
         // Ten times no time is none, so that the count alone decides only where there is a time.
         meter.window.warm_up = Duration::from_secs(3600);
         assert!(!meter.tick(100).expect("no stall"));

@@ -93,6 +93,14 @@ impl Measured {
     }
 }
 
+/// Times above this count as this.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// For times in ns, three digits of each.
+pub(crate) fn times() -> Histogram<u64> {
+    Histogram::new_with_max(LONGEST.as_nanos() as u64, 3).expect("three digits of a minute")
+}
+
 /// Latencies in µs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Latency {

@@ -27,11 +27,11 @@ pub(super) fn run(context: Context, options: Blocked) -> Result<Report, String> 
         ));
     };
 
-    let mut calm = Meter::new(context.window, context.server)?;
+    let mut calm = Meter::new(context.window, context.server);
     let mut paced = Paced::new(context, options.message, options.rate, quiet);
     paced.run(&mut pool, &mut calm, |_, _| Ok(()))?;
 
-    let mut loud = Meter::new(context.window, context.server)?;
+    let mut loud = Meter::new(context.window, context.server);
     let mut blocker = Blocker::new(context, blocked[0], options.block);
     paced.run(&mut pool, &mut loud, |pool, answered| {
         blocker.turn(pool, answered)

@@ -4,16 +4,15 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::{Checker, Context, LAST_ARRIVALS, join, settings};
 use crate::arguments::Burst;
 use crate::ledger::{Expectation, Faults};
 use crate::payload::{Kind, Stamp};
-use crate::pool::{Pool, system_time, words};
+use crate::pool::{Pool, system_time};
 use crate::process::own_cpu;
-use crate::report::{Latency, Measured, Report};
+use crate::report::{self, Latency, Measured, Report};
 use crate::stream::Item;
 use crate::websocket::WebSocket;
 
@@ -34,7 +33,7 @@ pub(super) fn run(context: Context, options: Burst) -> Result<Report, String> {
         expectations: vec![Expectation::default(); subscribers],
         faults: Faults::default(),
     };
-    let mut times = Histogram::<u64>::new(3).map_err(words)?;
+    let mut times = report::times();
     let mut awake = 0;
     let mut window = None;
     for burst in 0..WARM_UP + options.bursts {

@@ -25,7 +25,7 @@ pub(super) fn run(context: Context, options: Connect) -> Result<Report, String> 
     let template = context.template(Kind::Echo, options.message);
     let checker = Checker::new(Kind::Echo, options.message.size);
     let close = close_frame();
-    let mut meter = Meter::new(context.window, context.server)?;
+    let mut meter = Meter::new(context.window, context.server);
     let mut faults = Faults::default();
     let (mut begun, mut done) = (0, 0);
     let mut cycles: Vec<Cycle> = Vec::new();

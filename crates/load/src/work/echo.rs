@@ -23,7 +23,7 @@ pub(super) fn run(context: Context, options: Echo) -> Result<Report, String> {
             let mut pool = context.pool()?;
             pool.open(options.sockets as usize, || context.client())?;
             let sockets: Vec<_> = (0..pool.len()).collect();
-            let mut meter = Meter::new(context.window, context.server)?;
+            let mut meter = Meter::new(context.window, context.server);
             let mut paced = paced::Paced::new(context, options.message, rate, &sockets);
             paced.run(&mut pool, &mut meter, |_, _| Ok(()))?;
             let details = serde_json::json!({ "sentLate": paced.lateness() });
@@ -70,7 +70,7 @@ fn closed_loop(
     pool.open(options.sockets as usize, || context.client())?;
     let template = context.template(Kind::Echo, options.message);
     let checker = Checker::new(Kind::Echo, options.message.size);
-    let mut meter = Meter::new(context.window, context.server)?;
+    let mut meter = Meter::new(context.window, context.server);
     let mut faults = Faults::default();
     let mut done = 0;
     let now = Instant::now();

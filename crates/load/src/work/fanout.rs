@@ -23,7 +23,7 @@ pub(super) fn run(context: Context, options: Fanout) -> Result<Report, String> {
 
     let template = context.template(Kind::Publish, options.message);
     let checker = Checker::new(Kind::Publish, options.message.size);
-    let mut meter = Meter::new(context.window, context.server)?;
+    let mut meter = Meter::new(context.window, context.server);
     let mut faults = Faults::default();
     let ranks = plan.publishers_per_channel() as usize;
     let mut expectations = vec![Expectation::default(); subscribers * ranks];

@@ -32,7 +32,7 @@ pub(super) fn run(context: Context, options: Options) -> Result<Report, String> 
     let exchanges = exchanges(&context.target.host(), options.mixed);
     let mut pool = context.pool()?;
     pool.open(options.connections as usize, || Http)?;
-    let mut meter = Meter::new(context.window, context.server)?;
+    let mut meter = Meter::new(context.window, context.server);
     let mut faults = Faults::default();
     let mut done = 0;
     let mut connections: Vec<_> = (0..pool.len())

@@ -11,7 +11,7 @@ use crate::ledger::{Expectation, Faults};
 use crate::meter::Meter;
 use crate::payload::{Kind, Stamp};
 use crate::pool::Pool;
-use crate::report::Latency;
+use crate::report::{Latency, times};
 use crate::stream::Item;
 use crate::websocket::{Template, WebSocket};
 
@@ -47,7 +47,7 @@ impl Paced {
             expectations: vec![Expectation::default(); sockets.len()],
             places,
             faults: Faults::default(),
-            lateness: Histogram::new(3).expect("three digits are allowed"),
+            lateness: times(),
         }
     }
 
