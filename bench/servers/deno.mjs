@@ -10,17 +10,17 @@ globalThis.process ??= process;
 const channels = new Map();
 
 function join(channel, socket) {
-  let members = channels.get(channel);
-  if (!members) channels.set(channel, (members = new Set()));
+  const members = channels.get(channel) ?? new Set();
+  channels.set(channel, members);
   members.add(socket);
-  (socket.channels ??= []).push(channel);
 }
 
 function serve(socket) {
+  const joined = [];
   socket.binaryType = 'arraybuffer';
   socket.onerror = () => {};
   socket.onclose = () => {
-    for (const channel of socket.channels ?? []) channels.get(channel).delete(socket);
+    for (const channel of joined) channels.get(channel).delete(socket);
   };
   socket.onmessage = ({ data }) => {
     const message = typeof data === 'string' ? data : new Uint8Array(data);
@@ -29,7 +29,11 @@ function serve(socket) {
       for (const member of channels.get(nameIn(message))) member.send(data);
       return;
     }
-    if (kind === JOIN) join(nameIn(message), socket);
+    if (kind === JOIN) {
+      const channel = nameIn(message);
+      join(channel, socket);
+      joined.push(channel);
+    }
     socket.send(answer(message, kind));
   };
 }

@@ -10,19 +10,20 @@ const { WebSocketServer } = require('ws');
 const channels = new Map();
 
 function join(channel, socket) {
-  let members = channels.get(channel);
-  if (!members) channels.set(channel, (members = new Set()));
+  const members = channels.get(channel) ?? new Set();
+  channels.set(channel, members);
   members.add(socket);
 }
 
-// Those of ws: no compression, no idle timeout, 100 MiB a message. `clientTracking` is for its own list of clients.
+// Compression is off and nothing times out by default.
 const options = { maxPayload: MAX_MESSAGE };
 const server = createServer();
 new WebSocketServer({ server, ...options }).on('connection', (socket) => {
+  const joined = [];
   // Without a listener a connection that breaks would end the process.
   socket.on('error', () => {});
   socket.on('close', () => {
-    for (const channel of socket.channels ?? []) channels.get(channel).delete(socket);
+    for (const channel of joined) channels.get(channel).delete(socket);
   });
   socket.on('message', (data, isBinary) => {
     const kind = kindOf(data);
@@ -34,7 +35,7 @@ new WebSocketServer({ server, ...options }).on('connection', (socket) => {
     if (kind === JOIN) {
       const channel = nameIn(data);
       join(channel, socket);
-      (socket.channels ??= []).push(channel);
+      joined.push(channel);
     }
     socket.send(answer(data, kind), { binary: isBinary });
   });

@@ -63,7 +63,10 @@ impl Meter {
                     from: self.moment(done)?,
                 };
             }
-            Phase::Measuring { from } if now - from.time >= self.window.seconds => {
+            // Of a window without anything done nothing can be said.
+            Phase::Measuring { from }
+                if now - from.time >= self.window.seconds && done > from.done =>
+            {
                 let to = self.moment(done)?;
                 let before = std::mem::replace(&mut self.phase, Phase::WarmUp { since: now });
                 if let Phase::Measuring { from } = before {
@@ -138,6 +141,7 @@ mod tests {
         meter.latency(Duration::from_secs(1));
         meter.window.warm_up = Duration::ZERO;
         assert!(!meter.tick(150).expect("no stall"));
+        assert!(!meter.tick(150).expect("no stall"), "nothing was done");
         meter.latency(Duration::from_millis(5));
         assert!(meter.tick(170).expect("no stall"));
         let measured = meter.measured().expect("a window that is over");

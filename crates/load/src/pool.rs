@@ -189,13 +189,13 @@ impl<P: Protocol> Pool<P> {
         setsockopt(stream, sockopt::ReceiveTimestampns, &true).map_err(words)
     }
 
-    /// Reads once, without waiting. When the last of these bytes arrived, by the system's clock; `None` when there was
-    /// nothing.
+    /// Reads once, without waiting. `Some` when there was something: when the last of it arrived, by the system's clock,
+    /// if the kernel noted it. It begins to some time after it was told.
     pub(crate) fn read_arrived(
         &mut self,
         index: usize,
         mut sink: impl FnMut(Item<'_>),
-    ) -> Result<Option<Duration>, String> {
+    ) -> Result<Option<Option<Duration>>, String> {
         let connection = &mut self.connections[index];
         let Some(stream) = &connection.stream else {
             return Err("a connection has ended".to_owned());
@@ -225,7 +225,6 @@ impl<P: Protocol> Pool<P> {
         if count == 0 {
             return Err("the server closed a connection".to_owned());
         }
-        let arrived = arrived.ok_or("the kernel tells no arrival times of TCP (SO_TIMESTAMPNS)")?;
         connection.feed(&self.scratch[..count], &mut |_, item| sink(item))?;
         Ok(Some(arrived))
     }

@@ -52,6 +52,7 @@ pub(super) fn run(context: Context, options: Burst) -> Result<Report, String> {
         let woke = system_time();
         let last = arrivals.collect(&mut pool, u64::from(burst))?;
         if burst >= WARM_UP {
+            let last = last.ok_or("the kernel tells no arrival times of TCP (SO_TIMESTAMPNS)")?;
             awake += u32::from(last > woke);
             let taken = last.saturating_sub(published);
             times.saturating_record(taken.as_nanos() as u64);
@@ -91,16 +92,22 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    /// Reads the burst's copy from every socket; when the last of them arrived.
-    fn collect(&mut self, pool: &mut Pool<WebSocket>, burst: u64) -> Result<Duration, String> {
+    /// Reads the burst's copy from every socket; when the last of them arrived, if the kernel noted it of each.
+    fn collect(
+        &mut self,
+        pool: &mut Pool<WebSocket>,
+        burst: u64,
+    ) -> Result<Option<Duration>, String> {
         let deadline = Instant::now() + LAST_ARRIVALS;
-        let mut last = Duration::ZERO;
+        let mut last = Some(Duration::ZERO);
         let mut lacking: Vec<usize> = (0..self.expectations.len()).collect();
         while !lacking.is_empty() {
             let mut still_lacking = Vec::new();
             for index in lacking {
                 match self.read(pool, index, burst)? {
-                    Some(arrived) => last = last.max(arrived),
+                    Some(arrived) => {
+                        last = last.zip(arrived).map(|(last, arrived)| last.max(arrived))
+                    }
                     None => still_lacking.push(index),
                 }
             }
@@ -118,7 +125,7 @@ impl Arrivals {
         pool: &mut Pool<WebSocket>,
         index: usize,
         burst: u64,
-    ) -> Result<Option<Duration>, String> {
+    ) -> Result<Option<Option<Duration>>, String> {
         let mut came = false;
         let arrived = pool.read_arrived(index, |item| {
             let Item::Message(message) = item else {

@@ -1,0 +1,76 @@
+// From the reports of all rounds to what is told of a work.
+
+import { CONTENDERS } from './servers.mjs';
+import { median, summary } from './statistics.mjs';
+import { FIGURES } from './works.mjs';
+
+/**
+ * @param {object} work
+ * @param {Map<string, { report?: object, error?: string }[]>} runs by contender, one per round
+ */
+export function resultOf(work, runs) {
+  const contenders = Object.fromEntries([...runs].map(([name, rounds]) => [name, contenderResult(work, name, rounds)]));
+  const { title, unit } = FIGURES[work.figure];
+  return {
+    id: work.id,
+    title: work.title,
+    placement: work.placement,
+    load: work.load,
+    figure: { title, unit },
+    contenders,
+    bestPeer: bestPeer(contenders),
+    goals: work.goals.map((goal) => judge(goal, contenders)),
+    ...(work.curve ? { curve: work.curve } : {}),
+  };
+}
+
+function contenderResult(work, name, rounds) {
+  const reports = rounds.flatMap(({ report }) => report ?? []);
+  const middle = (of) => median(reports.map(of).filter((value) => value !== undefined));
+  const latency = (key) => middle(({ measured }) => measured?.latency?.[key]);
+  return {
+    title: CONTENDERS[name].title,
+    rounds: rounds.length,
+    figure: summary(reports.map(FIGURES[work.figure].of)),
+    rate: middle(({ measured }) => measured?.rate),
+    latency: latency('p50') && { p50: latency('p50'), p99: latency('p99'), p999: latency('p999') },
+    loadBusy: middle(({ measured }) => measured?.load.busy),
+    // In so many rounds the load generator may have been the limit.
+    loadLimited: reports.filter(({ measured }) => measured?.load.limited).length,
+    threads: reports.at(-1)?.measured?.server?.threads,
+    details: reports.at(-1)?.details,
+    faults: sumOfFaults(reports),
+    errors: rounds.flatMap(({ error }) => error ?? []),
+  };
+}
+
+function sumOfFaults(reports) {
+  const sum = { missing: 0, duplicated: 0, disordered: 0, damaged: 0, broken: 0 };
+  for (const { faults } of reports) for (const kind of Object.keys(sum)) sum[kind] += faults[kind];
+  return sum;
+}
+
+/** Whether every message came once, in order and whole, and every round could be run. */
+export function isSound({ contenders }) {
+  return Object.values(contenders).every(
+    ({ faults, errors }) => errors.length === 0 && Object.values(faults).every((count) => count === 0),
+  );
+}
+
+function bestPeer(contenders) {
+  const peers = Object.entries(contenders).filter(
+    ([name, { figure }]) => figure && CONTENDERS[name].server !== 'wsbroker',
+  );
+  peers.sort(([, a], [, b]) => a.figure.median - b.figure.median);
+  return peers[0]?.[0];
+}
+
+/** A goal with its measured value; `reached` is undefined when one of the contenders was not measured. */
+function judge({ of, ratio, to = [] }, contenders) {
+  const figure = contenders[of]?.figure?.median;
+  const values = to.map((name) => contenders[name]?.figure?.median);
+  const text = to.length === 0 ? `${of}: at most ${ratio}` : `${of}: at most ${ratio} × ${to.join(', and × ')}`;
+  if (figure === undefined || values.includes(undefined)) return { text };
+  const value = to.length === 0 ? figure : Math.max(...values.map((other) => figure / other));
+  return { text, value, reached: value <= ratio };
+}
