@@ -136,7 +136,7 @@ function legend(servers) {
 }
 
 function svg(width, height, title, ...parts) {
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${escape(title)}">
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${escapeXml(title)}">
 <style>
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px }
@@ -156,9 +156,9 @@ ${[text(16, 26, title, 'start', 'title'), ...parts.flat()].join('\n')}
 
 function text(x, y, words, anchor, classes = '') {
   const attribute = classes ? ` class="${classes}"` : '';
-  return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" text-anchor="${anchor}"${attribute}>${escape(words)}</text>`;
+  return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" text-anchor="${anchor}"${attribute}>${escapeXml(words)}</text>`;
 }
 
-function escape(words) {
+function escapeXml(words) {
   return words.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
 }
