@@ -256,7 +256,7 @@ mod tests {
         let mut messages = Vec::new();
         let mut bytes = outgoing.waiting().to_vec();
         Decoder::new()
-            .decode(&mut bytes, 1 << 20, |item| {
+            .decode(&mut bytes, 1 << 20, None, |item| {
                 match item {
                     Item::Text { bytes, .. } | Item::Binary(bytes) => messages.push(bytes.to_vec()),
                     _ => panic!("only messages"),
