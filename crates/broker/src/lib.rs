@@ -91,5 +91,8 @@ pub use listener::{Listener, StopOptions, StopSummary};
 pub use message::OutboundMessage;
 pub use name::{ChannelName, InvalidName};
 pub use options::{Heartbeat, ListenOptions, SlowConsumer};
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use shard::bench;
 pub use shard::cork::{cork, uncork};
 pub use stats::Stats;

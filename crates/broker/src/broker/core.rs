@@ -89,7 +89,7 @@ impl Core {
     }
 
     /// Shards without threads: their commands stay in their inboxes.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "bench", feature = "fuzzing"))]
     pub(crate) fn use_shards(&self, shards: Vec<Arc<ShardHandle>>) {
         assert!(self.shards.set(shards).is_ok(), "the shards are started");
     }

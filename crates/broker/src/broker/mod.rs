@@ -67,7 +67,7 @@ impl Broker {
         listener::start(bound, options, shards, &self.core)
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "bench", feature = "fuzzing"))]
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }

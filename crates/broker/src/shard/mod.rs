@@ -18,6 +18,8 @@ use crate::registry::SocketEntry;
 use crate::stats::ShardCounters;
 
 mod alarm;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod closing;
 pub(crate) mod cork;
 mod departure;

@@ -130,7 +130,7 @@ impl Shard {
         Poll::Pending
     }
 
-    fn take_inbox(&mut self) {
+    pub(super) fn take_inbox(&mut self) {
         let mut inbox = std::mem::take(&mut self.spare_inbox);
         std::mem::swap(&mut inbox, &mut *self.handle.inbox.lock());
         let mut frames = inbox.frames.as_slice();
