@@ -18,13 +18,13 @@ export function markdown(results) {
   ].join('\n\n');
 }
 
-function header({ date, commit, machine, rounds, window, servers, skipped, pinned }) {
+function header({ date, commit, node, machine, rounds, window, servers, skipped, pinned }) {
   const used = Object.values(servers).map(({ title, version, options }) => {
     const set = Object.entries(options).map(([name, value]) => `${name}: ${JSON.stringify(value)}`);
     return `- ${title} ${version}: ${set.length > 0 ? set.join(', ') : 'default options'}`;
   });
   return [
-    `${machine.processor}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}. Node ${process.versions.node}.`,
+    `${machine.processor}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}. Node ${node}.`,
     `${date}, commit ${commit}. Medians of ${rounds} interleaved rounds, windows of ${window.seconds} s.`,
     pinned
       ? `Server on core ${pinned.server}, load on core ${pinned.load}, unless a row says unpinned.`
@@ -73,8 +73,8 @@ function figureCell(contender) {
   return contender.errors.length > 0 ? 'failed' : '-';
 }
 
-function ratioCell({ contenders, bestPeer }) {
-  const own = contenders.wsbroker?.figure?.median;
+function ratioCell({ contenders, goals, bestPeer }) {
+  const own = (contenders.wsbroker ?? contenders[goals[0]?.of])?.figure?.median;
   if (own === undefined || !bestPeer) return '-';
   return `${(own / contenders[bestPeer].figure.median).toFixed(2)} × ${contenders[bestPeer].title}`;
 }

@@ -70,7 +70,7 @@ function judge({ of, ratio, to = [] }, contenders) {
   const figure = contenders[of]?.figure?.median;
   const values = to.map((name) => contenders[name]?.figure?.median);
   const text = to.length === 0 ? `${of}: at most ${ratio}` : `${of}: at most ${ratio} × ${to.join(', and × ')}`;
-  if (figure === undefined || values.includes(undefined)) return { text };
+  if (figure === undefined || values.includes(undefined)) return { of, text };
   const value = to.length === 0 ? figure : Math.max(...values.map((other) => figure / other));
-  return { text, value, reached: value <= ratio };
+  return { of, text, value, reached: value <= ratio };
 }

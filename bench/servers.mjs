@@ -53,6 +53,7 @@ export const SERVERS = {
  */
 export const CONTENDERS = {
   ...Object.fromEntries(Object.entries(SERVERS).map(([name, { title }]) => [name, { server: name, title, env: {} }])),
+  'wsbroker, 1 shard': { server: 'wsbroker', title: 'wsbroker, 1 shard', env: { BENCH_IO_THREADS: '1' } },
   'wsbroker, 2 shards': { server: 'wsbroker', title: 'wsbroker, 2 shards', env: { BENCH_IO_THREADS: '2' } },
   'wsbroker, 2 workers': { server: 'wsbroker', title: 'wsbroker, 2 workers', env: { BENCH_WORKERS: '2' } },
 };

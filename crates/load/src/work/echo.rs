@@ -116,7 +116,7 @@ fn closed_loop(
         if sending {
             sending = !meter.tick(done)?;
             last_arrivals = Instant::now() + LAST_ARRIVALS;
-        } else if done >= sockets.iter().map(|socket| socket.sent).sum()
+        } else if done + faults.damaged >= sockets.iter().map(|socket| socket.sent).sum()
             || Instant::now() > last_arrivals
         {
             break;
