@@ -1,5 +1,6 @@
 // Pictures of the results: SVG made by hand, readable on light and dark backgrounds.
 
+import { versions } from './results.mjs';
 import { CONTENDERS } from './servers.mjs';
 import { threeDigits } from './statistics.mjs';
 
@@ -48,9 +49,8 @@ export function chart(results) {
   }
   const { machine, date, rounds } = results;
   const caption = `${machine.processor}, ${machine.cores} cores, ${machine.system}; ${date}; medians of ${rounds} rounds`;
-  const versions = Object.values(results.servers).map(({ title, version }) => `${title} ${version}`);
   parts.push(text(16, y + 10, caption, 'start', 'small quiet'));
-  parts.push(text(16, y + 26, `Node ${results.node}, ${versions.join(', ')}`, 'start', 'small quiet'));
+  parts.push(text(16, y + 26, versions(results), 'start', 'small quiet'));
   return svg(WIDTH, y + 40, 'What it costs the server: shorter is better', legend(serversOf(works)), parts);
 }
 
@@ -98,12 +98,17 @@ function panel(points, left) {
     text(left + PANEL.left - 6, base, '0', 'end', 'small quiet'),
     text(left + PANEL.left - 6, PANEL.top + PANEL.height / 2, figure.unit, 'end', 'small quiet'),
     `<path d="M${left + PANEL.left} ${PANEL.top}V${base}H${left + PANEL.width}" class="axis"/>`,
-    ...points.map(({ curve: { x } }) => text(across(x), base + 16, x.toLocaleString('en'), 'middle', 'small quiet')),
+    ...points.map(({ curve: { x } }) => text(across(x), base + 16, short(x), 'middle', 'small quiet')),
     ...lines.map(({ server, dots }) => {
       const path = dots.map(({ x, value }) => `${across(x).toFixed(1)} ${down(value).toFixed(1)}`).join('L');
       return `<path d="M${path}" fill="none" stroke="${COLOURS[server]}" stroke-width="2"/>`;
     }),
   ];
+}
+
+/** 100000 → 100k */
+function short(x) {
+  return x < 1000 ? String(x) : `${x / 1000}k`;
 }
 
 function linesOf(points) {

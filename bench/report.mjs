@@ -18,7 +18,7 @@ export function markdown(results) {
   ].join('\n\n');
 }
 
-function header({ date, commit, node, machine, rounds, window, servers, skipped, pinned }) {
+function header({ date, commit, node, short, machine, rounds, window, servers, skipped, pinned }) {
   const used = Object.values(servers).map(({ title, version, options }) => {
     const set = Object.entries(options).map(([name, value]) => `${name}: ${JSON.stringify(value)}`);
     return `- ${title} ${version}: ${set.length > 0 ? set.join(', ') : 'default options'}`;
@@ -29,6 +29,9 @@ function header({ date, commit, node, machine, rounds, window, servers, skipped,
     pinned
       ? `Server on core ${pinned.server}, load on core ${pinned.load}, unless a row says unpinned.`
       : 'Nothing was pinned.',
+    ...(short
+      ? ['**Short windows and fewer sockets than the rows say: this shows that everything works, not how fast.**']
+      : []),
     '',
     ...used,
     ...Object.entries(skipped).map(([name, reason]) => `- ${name}: not measured, ${reason}`),

@@ -1,6 +1,6 @@
 // From the reports of all rounds to what is told of a work.
 
-import { CONTENDERS } from './servers.mjs';
+import { CONTENDERS, SERVERS } from './servers.mjs';
 import { median, summary } from './statistics.mjs';
 import { FIGURES } from './works.mjs';
 
@@ -73,4 +73,10 @@ function judge({ of, ratio, to = [] }, contenders) {
   if (figure === undefined || values.includes(undefined)) return { of, text };
   const value = to.length === 0 ? figure : Math.max(...values.map((other) => figure / other));
   return { of, text, value, reached: value <= ratio };
+}
+
+/** What was measured, with versions, for a caption: variations of a server are that server, and node:http is Node. */
+export function versions({ node, servers }) {
+  const known = Object.entries(servers).filter(([name]) => name in SERVERS && name !== 'node-http');
+  return [`Node ${node}`, ...known.map(([, { title, version }]) => `${title} ${version}`)].join(', ');
 }

@@ -73,6 +73,7 @@ function readOptions(args) {
     return Number(value);
   };
   const short = parsed.quick || parsed.smoke;
+  if (short && parsed.write) throw new StepFailed('--write: what --quick and --smoke measure is not worth keeping');
   return {
     ...parsed,
     short,
@@ -145,6 +146,7 @@ async function measureAll({ options, skipped, cores, works, window }, runner) {
     pinned: cores,
     rounds: options.rounds,
     window,
+    short: options.short,
     servers,
     skipped,
     works: results,

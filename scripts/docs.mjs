@@ -6,6 +6,7 @@
 //   api          the reference, from the exports of src/index.cts
 //   options      the options of `start` with their defaults, from the JSDoc of StartOptions
 //   errors       the error codes, from ERROR_CODES
+//   bench        the chart and the table of the benchmark, from docs/bench/results.json
 //   autobahn     the results of the Autobahn TestSuite, from test/autobahn/results.json
 //   close-codes  the close codes, from the table in crates/broker/src/codec/close.rs
 //
@@ -13,6 +14,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { readmePart } from '../bench/readme.mjs';
 import { autobahnTable, readResults } from './autobahn-results.mjs';
 import { ensureDependencies, main, ROOT, StepFailed, say } from './setup.mjs';
 
@@ -54,6 +56,7 @@ async function fillIn(readme) {
     api: () => api.markdown({ without: hasOptions ? ['StartOptions'] : [] }),
     options: () => api.propertyTable('StartOptions'),
     errors: () => api.constantTable('ERROR_CODES', ['Code', 'Meaning']),
+    bench: () => readmePart(),
     autobahn: () => autobahnTable(readResults()),
     'close-codes': () => closeCodesTable(),
   };
