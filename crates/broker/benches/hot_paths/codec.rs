@@ -98,6 +98,7 @@ fn find(name: &str) -> &'static Case {
 }
 
 /// Tells of each case how many messages one time takes.
+#[expect(clippy::print_stdout, reason = "a script reads it")]
 pub(crate) fn list() {
     for case in &CASES {
         println!("{} {}", case.name, case.prepare().0);
