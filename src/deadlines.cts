@@ -2,32 +2,63 @@
 
 import type { SocketId } from './types.cjs';
 
-/**
- * A timer that comes so many ms late was kept from running: by a handler that did not return, a debugger, a suspended
- * machine. Nothing that the handlers wait for could arrive meanwhile either.
- */
-const LATE = 100;
+/** So often the time is looked at while a handler is busy. In ms, as all times here. */
+const TICK = 50;
 
-/** The deadlines, without a clock. Times are in ms. */
+/**
+ * From one look to the next at most this much is counted. A thread that comes later was kept from running, by a handler
+ * that did not return, a debugger, a suspended machine, and nothing that its handlers wait for could arrive meanwhile. As
+ * something is counted all the same, handlers end in a thread that always comes late, too.
+ */
+const MOST = 2 * TICK;
+
+/** The deadlines, without a clock: all times are given to it. */
 export class Deadlines {
   /** By the time that handlers may take: in each of these what is due first has been put in first. */
   readonly #queues = new Map<number, Map<SocketId, number>>();
+  /** The time in which deadlines are kept: what was counted up to the last look. */
+  #counted = 0;
+  #lookedAt = 0;
 
   set(id: SocketId, timeout: number, now: number): void {
+    // What passed while nobody was busy is nobody's time.
+    if (this.#next === Number.POSITIVE_INFINITY) this.#lookedAt = now;
     let queue = this.#queues.get(timeout);
     if (queue === undefined) {
       queue = new Map();
       this.#queues.set(timeout, queue);
     }
-    queue.set(id, now + timeout);
+    queue.set(id, this.#count(now) + timeout);
   }
 
   clear(id: SocketId, timeout: number): void {
     this.#queues.get(timeout)?.delete(id);
   }
 
+  /** How long the next look may wait; undefined: nobody is busy. */
+  wait(now: number): number | undefined {
+    const next = this.#next;
+    if (next === Number.POSITIVE_INFINITY) return undefined;
+    return Math.min(Math.max(next - this.#count(now), 0), TICK);
+  }
+
+  /**
+   * Takes out what was due at the last look already, and counts the time since then. A deadline alone decides nothing:
+   * the answer that its handler waits for may have arrived while the thread did not run, and has to have its turn first.
+   */
+  look(now: number): SocketId[] {
+    const due = this.#takeDue();
+    this.#counted = this.#count(now);
+    this.#lookedAt = now;
+    return due;
+  }
+
+  #count(now: number): number {
+    return this.#counted + Math.min(now - this.#lookedAt, MOST);
+  }
+
   /** The earliest; Infinity when there is none. */
-  get next(): number {
+  get #next(): number {
     let next = Number.POSITIVE_INFINITY;
     for (const queue of this.#queues.values()) {
       for (const deadline of queue.values()) {
@@ -38,23 +69,16 @@ export class Deadlines {
     return next;
   }
 
-  /** Takes out what is due. */
-  takeDue(now: number): SocketId[] {
+  #takeDue(): SocketId[] {
     const due: SocketId[] = [];
     for (const queue of this.#queues.values()) {
       for (const [id, deadline] of queue) {
-        if (deadline > now) break;
+        if (deadline > this.#counted) break;
         queue.delete(id);
         due.push(id);
       }
     }
     return due;
-  }
-
-  postpone(by: number): void {
-    for (const queue of this.#queues.values()) {
-      for (const [id, deadline] of queue) queue.set(id, deadline + by);
-    }
   }
 }
 
@@ -64,6 +88,8 @@ export class HandlerClock {
   readonly #onDue: (id: SocketId) => void;
   #timer: NodeJS.Timeout | undefined;
   #firesAt = Number.POSITIVE_INFINITY;
+  /** Between a look and its `setImmediate`. */
+  #isLooking = false;
 
   /**
    * @param onDue - called for each socket whose time is over; must not throw
@@ -74,8 +100,9 @@ export class HandlerClock {
 
   /** `timeout` in ms; the same for all handlers of a socket. */
   start(id: SocketId, timeout: number): void {
-    this.#deadlines.set(id, timeout, performance.now());
-    this.#arm();
+    const now = performance.now();
+    this.#deadlines.set(id, timeout, now);
+    this.#arm(now);
   }
 
   stop(id: SocketId, timeout: number): void {
@@ -83,22 +110,24 @@ export class HandlerClock {
     this.#deadlines.clear(id, timeout);
   }
 
-  #arm(): void {
-    const { next } = this.#deadlines;
-    if (next >= this.#firesAt) return;
+  #arm(now: number): void {
+    const wait = this.#deadlines.wait(now);
+    if (wait === undefined || this.#isLooking || now + wait >= this.#firesAt) return;
     clearTimeout(this.#timer);
-    this.#firesAt = next;
-    this.#timer = setTimeout(() => this.#fire(), Math.ceil(next - performance.now()));
+    this.#firesAt = now + wait;
+    this.#timer = setTimeout(() => this.#look(), Math.ceil(wait));
     // A handler that hangs is no reason for a process to live.
     this.#timer.unref();
   }
 
-  #fire(): void {
-    const now = performance.now();
-    const late = now - this.#firesAt;
+  #look(): void {
     this.#firesAt = Number.POSITIVE_INFINITY;
-    if (late >= LATE) this.#deadlines.postpone(late);
-    for (const id of this.#deadlines.takeDue(now)) this.#onDue(id);
-    this.#arm();
+    this.#isLooking = true;
+    for (const id of this.#deadlines.look(performance.now())) this.#onDue(id);
+    // Not a timer at once: those run before what has arrived, and may do so several times.
+    setImmediate(() => {
+      this.#isLooking = false;
+      this.#arm(performance.now());
+    });
   }
 }

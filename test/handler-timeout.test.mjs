@@ -1,8 +1,11 @@
 // `handlerTimeout`: a handler that hangs costs its socket, and nothing else.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
+import { createConnection } from 'node:net';
 import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { close, connectionCount, registerWorkerThread, send, stats, WsBrokerError } from 'wsbroker';
 import { connect, listen, serve } from './helpers/serving.mjs';
 import { startThreads } from './helpers/threads.mjs';
@@ -116,6 +119,72 @@ test('one that settles in time, and one that blocks, are left alone', async (t) 
   assert.deepEqual((await done.take(2)).sort(), ['block', 'settle']);
   for (const client of clients) assert.equal(client.readyState, client.OPEN);
   assert.equal(handlers.errors.length, 0);
+});
+
+/** What answers each message on its connections after 50 ms, in another thread. */
+async function database(t) {
+  const service = `
+    const { createServer } = require('node:net');
+    const { parentPort } = require('node:worker_threads');
+    const server = createServer((socket) => socket.on('data', () => setTimeout(() => socket.write('row'), 50)));
+    server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));`;
+  const thread = new Worker(service, { eval: true });
+  t.after(() => thread.terminate());
+  const [port] = await within(once(thread, 'message'), 'the database');
+  const socket = createConnection(port, '127.0.0.1');
+  t.after(() => socket.destroy());
+  await within(once(socket, 'connect'), 'the database');
+  return async () => {
+    socket.write('query');
+    await once(socket, 'data');
+  };
+}
+
+function block(ms) {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+}
+
+test('an answer that came while the thread was blocked beyond the deadline counts', async (t) => {
+  const query = await database(t);
+  const asked = new Inbox();
+  const done = new Inbox();
+  const handlers = watched(async (queries) => {
+    for (let n = 0; n < Number(queries); n += 1) {
+      const answer = query();
+      asked.push(n);
+      await answer;
+    }
+    done.push(queries);
+  });
+  const server = serve(t, handlers, { handlerTimeout: 1000 });
+  const client = await connect(t, server);
+  for (const queries of ['1', '3']) {
+    client.send(queries);
+    await asked.next();
+    block(1500);
+    assert.equal(await Promise.race([done.next(), client.closed]), queries);
+    await asked.take(asked.length);
+  }
+  assert.equal(client.readyState, client.OPEN);
+});
+
+test('a handler that hangs in a thread that is always late is given up', async (t) => {
+  const handlers = watched(hang);
+  const server = serve(t, handlers, { handlerTimeout: 250 });
+  const client = await connect(t, server);
+  client.send('hang');
+  let isOver = false;
+  t.after(() => {
+    isOver = true;
+  });
+  const lag = () => {
+    block(150);
+    if (!isOver) setImmediate(lag);
+  };
+  lag();
+  assert.equal((await handlers.errors.next()).error.code, 'WSB_HANDLER_TIMEOUT');
+  assert.equal((await handlers.closes.next()).code, 1011);
 });
 
 test('an open handler that hangs: no message is handled', async (t) => {
@@ -249,24 +318,61 @@ test('a worker that unregistered lets go of a socket whose handler hangs', async
   assert.equal(handlers.closes.length, 0, 'the other thread was told of it');
 });
 
+/** Looks as often as it is due, and says when something was taken: [[time, ids], …]. */
+function watch(deadlines, from, until) {
+  const taken = [];
+  for (let now = from; now <= until; now += Math.max(deadlines.wait(now) ?? until, 1)) {
+    const ids = deadlines.look(now);
+    if (ids.length > 0) taken.push([now, ids]);
+  }
+  return taken;
+}
+
 test('deadlines come in their order, whatever the times that they were set with', () => {
   const deadlines = new Deadlines();
-  assert.equal(deadlines.next, Number.POSITIVE_INFINITY);
+  assert.equal(deadlines.wait(0), undefined);
   deadlines.set(1, 100, 0);
   deadlines.set(2, 50, 10);
   deadlines.set(3, 100, 20);
   deadlines.set(4, 50, 30);
-  assert.equal(deadlines.next, 60);
-  assert.deepEqual(deadlines.takeDue(59), []);
-  assert.deepEqual(deadlines.takeDue(60), [2]);
   deadlines.clear(4, 50);
-  assert.equal(deadlines.next, 100);
-  deadlines.postpone(1000);
-  assert.equal(deadlines.next, 1100);
+  // A millisecond more, for whatever has arrived.
+  assert.deepEqual(watch(deadlines, 30, 110), [
+    [61, [2]],
+    [101, [1]],
+  ]);
   // Busy again after it was done: the later deadline counts, in its place.
-  deadlines.clear(1, 100);
-  deadlines.set(1, 100, 2000);
-  assert.deepEqual(deadlines.takeDue(2099), [3]);
-  assert.deepEqual(deadlines.takeDue(2100), [1]);
-  assert.equal(deadlines.next, Number.POSITIVE_INFINITY);
+  deadlines.set(1, 100, 115);
+  assert.deepEqual(watch(deadlines, 115, 1000), [
+    [121, [3]],
+    [216, [1]],
+  ]);
+  assert.equal(deadlines.wait(1000), undefined);
+});
+
+test('time in which nobody was busy, and time in which the thread did not run, is not held against a handler', () => {
+  const deadlines = new Deadlines();
+  deadlines.set(1, 500, 1_000_000);
+  assert.deepEqual(deadlines.look(1_000_020), []);
+  // A tenth of a second of the next ten is counted.
+  assert.deepEqual(deadlines.look(1_010_020), []);
+  assert.deepEqual(watch(deadlines, 1_010_020, 1_020_000), [[1_010_401, [1]]]);
+});
+
+test('a deadline that has passed decides at the next look', () => {
+  const deadlines = new Deadlines();
+  deadlines.set(1, 50, 0);
+  deadlines.set(2, 50, 0);
+  assert.deepEqual(deadlines.look(10_000), []);
+  assert.equal(deadlines.wait(10_000), 0);
+  deadlines.clear(1, 50); // its answer had come
+  assert.deepEqual(deadlines.look(10_001), [2]);
+});
+
+test('in a thread that always comes late handlers end all the same', () => {
+  const deadlines = new Deadlines();
+  deadlines.set(1, 1000, 0);
+  let looks = 0;
+  while (deadlines.look(looks * 5000).length === 0) looks += 1;
+  assert.equal(looks, 11);
 });
