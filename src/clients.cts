@@ -42,7 +42,8 @@ export function parseProxyProtocol(value: unknown): NativeProxyProtocol {
 function parsePeers(values: readonly unknown[], name: string): string[] {
   // An empty list would trust nobody, and who writes one means something else.
   if (values.length === 0) invalid(name, 'at least one address', values);
-  return values.map((value, index) => (value === 'unix' ? value : checkNetwork(value, `${name}[${index}]`)));
+  // Not `map`, which leaves out what an array has no element for.
+  return Array.from(values, (value, index) => (value === 'unix' ? value : checkNetwork(value, `${name}[${index}]`)));
 }
 
 /** An IP address or a network in CIDR notation. */

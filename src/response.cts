@@ -69,7 +69,8 @@ function decideByObject(requestId: number, value: unknown): void {
   native.accept(
     requestId,
     checkToken(token, 'decision.token'),
-    channels.map((channel, index) => checkChannelName(channel, `decision.channels[${index}]`)),
+    // Not `map`, which leaves out what an array has no element for.
+    Array.from(channels, (channel, index) => checkChannelName(channel, `decision.channels[${index}]`)),
     checkProtocol(protocol),
     packHeaders(headers, 'decision.headers').packed,
   );

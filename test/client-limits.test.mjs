@@ -233,14 +233,16 @@ test('limits and proxies without sense are refused by name', (t) => {
   const counts = [null, 0, -1, 1.5, '10', {}, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 32];
   const networks = ['', 'localhost', '10.0.0.0/33', '::/129', '10.0.0/8', '10.0.0.0/-1', '10.0.0.0/08', '*', null, 7];
   networks.push('fe80::1%eth0', '10.0.0.0/8/8', '[::1]', ' 10.0.0.1', '1.2.3.4:80', '010.0.0.1');
+  // An array that has no element at all in its first place.
+  const hole = Object.assign(Array(2), { 1: '10.0.0.1' });
   const wrong = {
     limits: [null, true, 100, 'all', []],
     'limits.connections': counts,
     'limits.connectionsPerIp': counts,
     'limits.requestsPerIp': rates,
     'limits.upgradesPerIp': rates,
-    trustProxy: [null, true, '10.0.0.0/8', -1, 1.5, 101, Number.NaN, {}, [], ...networks.map((one) => [one])],
-    proxyProtocol: [null, 1, 'on', {}, [], ...networks.map((one) => ['10.0.0.0/8', one])],
+    trustProxy: [null, true, '10.0.0.0/8', -1, 1.5, 101, Number.NaN, {}, [], hole, ...networks.map((one) => [one])],
+    proxyProtocol: [null, 1, 'on', {}, [], hole, ...networks.map((one) => ['10.0.0.0/8', one])],
   };
   for (const [name, values] of Object.entries(wrong)) {
     for (const value of values) {

@@ -122,6 +122,7 @@ test('a decision that makes no sense, and an error, let nobody in: 500', async (
     ['/null-token', { token: null }, /^decision\.token: /],
     ['/channels', { channels: 'room' }, /^decision\.channels: expected an array/],
     ['/channel', { channels: ['room', ''] }, /^decision\.channels\[1\]: expected a channel name/],
+    ['/no-channel', { channels: Array(1) }, /^decision\.channels\[0\]: expected .* got undefined/],
     ['/protocol', { protocol: 'a, b' }, /^decision\.protocol: /],
     ['/header', { headers: { 'x-evil': 'a\nb' } }, /^decision\.headers\["x-evil"\]: /],
     ['/refusal-header', { status: 403, headers: { 'x-evil': 'a\nb' } }, /^decision\.headers\["x-evil"\]: /],
