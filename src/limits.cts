@@ -1,13 +1,8 @@
 /** `options.limits`: what one client, and all of them together, may take. Parsed once; off is 0. */
 
-import { checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { checkNames, checkObject } from './arguments.cjs';
+import { count, type LimitParser, type NativeRate, rate } from './limit-values.cjs';
 import { type NativeSocketLimits, SOCKET_LIMITS, type SocketLimits } from './socket-limits.cjs';
-
-/** 2^31 - 1: the largest capacity, and the longest interval in ms, that the engine counts exactly. */
-const MAX_RATE = 2_147_483_647;
-
-/** 2^32 - 1, more than a machine can have open. */
-const MAX_COUNT = 4_294_967_295;
 
 /**
  * A token bucket. It holds `capacity` tokens, and each event takes one. An empty bucket is full again after `interval`
@@ -70,12 +65,6 @@ export interface Limits extends SocketLimits {
   handshakes?: boolean | number;
 }
 
-/** A rate as the addon takes it; a capacity of 0 is no limit. */
-export interface NativeRate {
-  capacity: number;
-  interval: number;
-}
-
 /** The limits as the addon takes them, every one of them present; 0 is no limit. */
 export interface NativeLimits extends NativeSocketLimits {
   connectionsPerIp: number;
@@ -88,13 +77,13 @@ export interface NativeLimits extends NativeSocketLimits {
 const PER_MINUTE = { capacity: 100, interval: 60_000 };
 
 /** How each limit is read, with what `true` stands for. The same defaults stand in the documentation of `Limits`. */
-const LIMITS: { readonly [K in keyof Limits]-?: (value: unknown, name: string) => NativeLimits[K] } = {
+const LIMITS: { readonly [K in keyof Limits]-?: LimitParser<NativeLimits[K]> } = {
   connectionsPerIp: count(100, 'connections'),
   upgradesPerIp: rate(PER_MINUTE, 'upgrades'),
   requestsPerIp: rate(PER_MINUTE, 'requests'),
   connections: count(10_000, 'connections'),
-  ...SOCKET_LIMITS,
   handshakes: count(1_000, 'handshakes'),
+  ...SOCKET_LIMITS,
 };
 
 /**
@@ -105,33 +94,4 @@ export function parseLimits(value: unknown): NativeLimits {
   checkNames(limits, Object.keys(LIMITS), 'options.limits');
   const parsed = Object.entries(LIMITS).map(([key, parse]) => [key, parse(limits[key], `options.limits.${key}`)]);
   return Object.fromEntries(parsed) as NativeLimits;
-}
-
-function isOff(value: unknown): boolean {
-  return value === undefined || value === false;
-}
-
-function count(standard: number, unit: string) {
-  return (value: unknown, name: string): number => {
-    if (isOff(value)) return 0;
-    if (value === true) return standard;
-    if (typeof value !== 'number') invalid(name, `true, or a whole number of ${unit} from 1 to ${MAX_COUNT}`, value);
-    return checkInteger(value, name, 1, MAX_COUNT, unit);
-  };
-}
-
-function rate(standard: NativeRate, unit: string) {
-  return (value: unknown, name: string): NativeRate => {
-    if (isOff(value)) return { capacity: 0, interval: 0 };
-    if (value === true) return standard;
-    if (typeof value !== 'object' || value === null) {
-      invalid(name, `true, or { capacity, interval }: so many ${unit} at once, all back after so many ms`, value);
-    }
-    const given = checkObject(value, name);
-    checkNames(given, Object.keys(standard), name);
-    return {
-      capacity: checkInteger(given.capacity, `${name}.capacity`, 1, MAX_RATE, unit),
-      interval: checkInteger(given.interval, `${name}.interval`, 1, MAX_RATE, 'ms'),
-    };
-  };
 }

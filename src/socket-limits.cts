@@ -1,15 +1,7 @@
 /** The part of `options.limits` that is about what one socket may do. */
 
-import { checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
-
-/** 2^31 - 1: the largest capacity, and the longest interval in ms, that the engine counts exactly. */
-const MAX_RATE = 2_147_483_647;
-
-/** 2^32 - 1, more than a machine has memory for. */
-const MAX_CHANNELS = 4_294_967_295;
-
-/** Off, as the addon takes it. */
-const OFF = 0;
+import { invalid } from './arguments.cjs';
+import { checkRate, count, type LimitParser, limit, type NativeRate } from './limit-values.cjs';
 
 /** What a socket may send, and what follows beyond it. */
 export interface SocketRateLimit {
@@ -65,9 +57,7 @@ export interface SocketLimits {
 }
 
 /** A rate as the addon takes it; a capacity of 0 is no limit. */
-export interface NativeSocketRate {
-  capacity: number;
-  interval: number;
+export interface NativeSocketRate extends NativeRate {
   /** The place in `POLICIES`. */
   onExceed: number;
 }
@@ -83,43 +73,21 @@ export interface NativeSocketLimits {
 const POLICIES = ['close', 'drop', 'pause'];
 
 /** How each limit is read, with what `true` stands for. The same defaults stand in the documentation of `SocketLimits`. */
-export const SOCKET_LIMITS: {
-  readonly [K in keyof SocketLimits]-?: (value: unknown, name: string) => NativeSocketLimits[K];
-} = {
+export const SOCKET_LIMITS: { readonly [K in keyof SocketLimits]-?: LimitParser<NativeSocketLimits[K]> } = {
   messagesPerSocket: socketRate({ capacity: 1000, interval: 10_000 }, 'messages'),
   bytesPerSocket: socketRate({ capacity: 10_485_760, interval: 10_000 }, 'bytes'),
-  channelsPerSocket: channels(100),
+  channelsPerSocket: count(100, 'channels'),
 };
 
-function socketRate(standard: { capacity: number; interval: number }, unit: string) {
-  return (value: unknown, name: string): NativeSocketRate => {
-    if (value === undefined || value === false) return { capacity: OFF, interval: OFF, onExceed: 0 };
-    if (value === true) return { ...standard, onExceed: 0 };
-    if (typeof value !== 'object' || value === null) {
-      const expected = `true, or { capacity, interval, onExceed }: so many ${unit} at once, all back after so many ms`;
-      invalid(name, expected, value);
-    }
-    const given = checkObject(value, name);
-    checkNames(given, ['capacity', 'interval', 'onExceed'], name);
-    return {
-      capacity: checkInteger(given.capacity, `${name}.capacity`, 1, MAX_RATE, unit),
-      interval: checkInteger(given.interval, `${name}.interval`, 1, MAX_RATE, 'ms'),
-      onExceed: checkPolicy(given.onExceed, `${name}.onExceed`),
-    };
-  };
+function socketRate(standard: NativeRate, unit: string): LimitParser<NativeSocketRate> {
+  const off = { capacity: 0, interval: 0, onExceed: 0 };
+  return limit(off, { ...standard, onExceed: 0 }, (value, name) => ({
+    ...checkRate(value, name, unit, ['onExceed']),
+    onExceed: checkPolicy((value as { onExceed?: unknown }).onExceed, `${name}.onExceed`),
+  }));
 }
 
 function checkPolicy(value: unknown, name: string): number {
   const policy = value === undefined ? 0 : POLICIES.indexOf(value as string);
   return policy >= 0 ? policy : invalid(name, "'close', 'drop' or 'pause'", value);
-}
-
-function channels(standard: number) {
-  return (value: unknown, name: string): number => {
-    if (value === undefined || value === false) return OFF;
-    if (value === true) return standard;
-    if (typeof value !== 'number')
-      invalid(name, `true, or a whole number of channels from 1 to ${MAX_CHANNELS}`, value);
-    return checkInteger(value, name, 1, MAX_CHANNELS, 'channels');
-  };
 }
