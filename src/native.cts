@@ -17,38 +17,39 @@ export type NativeData = string | Uint8Array;
 /** The options of a server, every one of them present. Times in ms, sizes in bytes. */
 export interface NativeStartOptions {
   bind: string;
-  /** 0 leaves it to the environment variable or the machine. */
-  ioThreads: number;
   maxMessageSize: number;
   maxBodySize: number;
-  maxBackpressure: number;
-  dropsForSlowConsumers: boolean;
-  compression: NativeCompression;
-  /** 0 turns the heartbeat off. */
-  heartbeatInterval: number;
-  heartbeatTimeout: number;
-  requestTimeout: number;
-  closeTimeout: number;
-  headerTimeout: number;
-  keepAliveTimeout: number;
-  bodyTimeout: number;
-  /** 0: as long as they like. */
-  handlerTimeout: number;
-  /** Bytes per second; 0 turns it off. */
-  minBodyRate: number;
-  writeTimeout: number;
   maxHeaderSize: number;
   /** A number of headers. */
   maxHeaders: number;
+  maxBackpressure: number;
+  headerTimeout: number;
+  bodyTimeout: number;
+  /** Bytes per second; 0 turns it off. */
+  minBodyRate: number;
+  requestTimeout: number;
+  writeTimeout: number;
+  keepAliveTimeout: number;
   protocols: string[];
   /** Undefined lets every origin in, unless there is a function. */
   origins: string[] | undefined;
   /** Must not throw. 0 refuses, 1 allows, everything else says that it failed. */
   judgeOrigin: ((origin: string | undefined) => number) | undefined;
-  isMainThread: boolean;
+  compression: NativeCompression;
+  /** 0 turns the heartbeat off. */
+  heartbeatInterval: number;
+  heartbeatTimeout: number;
+  dropsForSlowConsumers: boolean;
+  /** 0 turns it off. */
+  handlerTimeout: number;
+  closeTimeout: number;
   limits: NativeLimits;
   trustProxy: NativeTrustProxy;
   proxyProtocol: NativeProxyProtocol;
+  /** 0 leaves it to the environment variable or the machine. */
+  ioThreads: number;
+  /** Of the thread that starts the server. */
+  isMainThread: boolean;
 }
 
 /** A server that runs, or why it does not. */

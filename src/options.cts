@@ -36,15 +36,15 @@ type NumericOption = Exclude<
 const NUMERIC_OPTIONS: Readonly<Record<NumericOption, Limit>> = {
   maxMessageSize: { default: 1_048_576, min: 1, max: MAX_PAYLOAD, unit: 'bytes' },
   maxBodySize: { default: 10_485_760, min: 0, max: MAX_PAYLOAD, unit: 'bytes' },
-  maxBackpressure: { default: 1_048_576, min: 1, max: Number.MAX_SAFE_INTEGER, unit: 'bytes' },
-  requestTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
-  closeTimeout: { default: 5_000, min: 1, max: MAX_TIME, unit: 'ms' },
-  headerTimeout: { default: 10_000, min: 1, max: MAX_TIME, unit: 'ms' },
-  keepAliveTimeout: { default: 65_000, min: 1, max: MAX_TIME, unit: 'ms' },
-  bodyTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
-  writeTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
   maxHeaderSize: { default: 32_768, min: 256, max: 1_048_576, unit: 'bytes' },
   maxHeaders: { default: 100, min: 1, max: 1000, unit: 'headers' },
+  maxBackpressure: { default: 1_048_576, min: 1, max: Number.MAX_SAFE_INTEGER, unit: 'bytes' },
+  headerTimeout: { default: 10_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  bodyTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  requestTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  writeTimeout: { default: 30_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  keepAliveTimeout: { default: 65_000, min: 1, max: MAX_TIME, unit: 'ms' },
+  closeTimeout: { default: 5_000, min: 1, max: MAX_TIME, unit: 'ms' },
 };
 
 /** Bytes per second. */
@@ -55,18 +55,18 @@ const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
 
 const START_OPTIONS = [
   'bind',
-  'slowConsumer',
-  'compression',
-  'heartbeat',
-  'handlerTimeout',
-  'ioThreads',
-  'limits',
-  'trustProxy',
-  'proxyProtocol',
+  ...Object.keys(NUMERIC_OPTIONS),
   'minBodyRate',
   'protocols',
   'origins',
-  ...Object.keys(NUMERIC_OPTIONS),
+  'compression',
+  'heartbeat',
+  'slowConsumer',
+  'handlerTimeout',
+  'limits',
+  'trustProxy',
+  'proxyProtocol',
+  'ioThreads',
 ];
 
 const DEFAULT_STOP = { timeout: 10_000, spread: 0, code: 1001, reason: '' };
@@ -82,19 +82,19 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
   }
   return {
     bind: options.bind,
-    ioThreads: parseIoThreads(options.ioThreads),
-    dropsForSlowConsumers: parseSlowConsumer(options.slowConsumer) === 'drop',
+    ...parseNumericOptions(options),
+    minBodyRate: parseMinBodyRate(options.minBodyRate),
+    protocols: parseProtocols(options.protocols),
+    ...parseOrigins(options.origins),
     compression: parseCompression(options.compression),
     ...parseHeartbeat(options.heartbeat),
+    dropsForSlowConsumers: parseSlowConsumer(options.slowConsumer) === 'drop',
     handlerTimeout: parseHandlerTimeout(options.handlerTimeout),
     limits: parseLimits(options.limits),
     trustProxy: parseTrustProxy(options.trustProxy),
     proxyProtocol: parseProxyProtocol(options.proxyProtocol),
-    minBodyRate: parseMinBodyRate(options.minBodyRate),
-    protocols: parseProtocols(options.protocols),
-    ...parseOrigins(options.origins),
+    ioThreads: parseIoThreads(options.ioThreads),
     isMainThread,
-    ...parseNumericOptions(options),
   };
 }
 
@@ -133,31 +133,8 @@ function parseNumericOptions(options: Record<string, unknown>): Record<NumericOp
   return parsed;
 }
 
-function parseSlowConsumer(value: unknown): 'close' | 'drop' {
-  if (value === undefined) return 'close';
-  if (value === 'close' || value === 'drop') return value;
-  return invalid('options.slowConsumer', "'close' or 'drop'", value);
-}
-
-/** 0 turns it off. */
-function parseMinBodyRate(value: unknown): number {
-  if (value === undefined) return DEFAULT_MIN_BODY_RATE;
-  if (value === false) return 0;
-  const rate = typeof value === 'number' ? value : Number.NaN;
-  if (Number.isNaN(rate)) invalid('options.minBodyRate', 'false or a whole number of bytes per second', value);
-  return checkInteger(rate, 'options.minBodyRate', 0, MAX_BODY_RATE, 'bytes per second');
-}
-
-/** 0 leaves the number of threads to the environment variable or the machine. */
-function parseIoThreads(value: unknown): number {
-  if (value === undefined) return 0;
-  return checkInteger(value, 'options.ioThreads', 1, MAX_IO_THREADS, 'threads');
-}
-
-/** 0 is no timeout, and not an option's value: one who writes it may mean any of two things. */
-function parseHandlerTimeout(value: unknown): number {
-  if (value === undefined) return 0;
-  return checkInteger(value, 'options.handlerTimeout', 1, MAX_TIME, 'ms');
+function parseMinBodyRate(value: unknown = DEFAULT_MIN_BODY_RATE): number {
+  return parseOrOff(value, 'options.minBodyRate', MAX_BODY_RATE, 'bytes per second');
 }
 
 function parseHeartbeat(value: unknown): Pick<NativeStartOptions, 'heartbeatInterval' | 'heartbeatTimeout'> {
@@ -175,4 +152,27 @@ function parseHeartbeat(value: unknown): Pick<NativeStartOptions, 'heartbeatInte
     invalid('options.heartbeat.timeout', expected, heartbeatTimeout);
   }
   return { heartbeatInterval, heartbeatTimeout };
+}
+
+function parseSlowConsumer(value: unknown): 'close' | 'drop' {
+  if (value === undefined) return 'close';
+  if (value === 'close' || value === 'drop') return value;
+  return invalid('options.slowConsumer', "'close' or 'drop'", value);
+}
+
+function parseHandlerTimeout(value: unknown = false): number {
+  return parseOrOff(value, 'options.handlerTimeout', MAX_TIME, 'ms');
+}
+
+/** What `false` turns off: then it is 0, which is no value of the option. */
+function parseOrOff(value: unknown, name: string, max: number, unit: string): number {
+  if (value === false) return 0;
+  if (typeof value !== 'number') invalid(name, `false, or a whole number of ${unit} from 1 to ${max}`, value);
+  return checkInteger(value, name, 1, max, unit);
+}
+
+/** 0 leaves the number of threads to the environment variable or the machine. */
+function parseIoThreads(value: unknown): number {
+  if (value === undefined) return 0;
+  return checkInteger(value, 'options.ioThreads', 1, MAX_IO_THREADS, 'threads');
 }

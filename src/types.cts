@@ -22,7 +22,10 @@ export type SocketId = number;
 /** Bytes that the application tied to a socket, opaque to the broker. Undefined: there are none. */
 export type Token = Buffer | undefined;
 
-/** The options of {@link start}. Sizes are in bytes and times in milliseconds, all whole numbers. */
+/**
+ * The options of {@link start}. Sizes are in bytes and times in milliseconds, all whole numbers. What can be turned off is
+ * turned off by `false`; a time, rate or limit of 0 is refused, for it could also mean none at all.
+ */
 export interface StartOptions {
   /**
    * Where to listen: `'0.0.0.0:3000'`, `'[::]:3000'`, `'localhost:3000'`, `':3000'` (every interface, IPv6 and IPv4),
@@ -44,100 +47,6 @@ export interface StartOptions {
    */
   maxBodySize?: number;
   /**
-   * How many bytes may wait for one socket that reads slower than it is sent to. Times the number of sockets this is
-   * what slow clients can claim together. A socket that nothing waits for takes one message of any size.
-   *
-   * @defaultValue 1_048_576
-   */
-  maxBackpressure?: number;
-  /**
-   * What happens beyond `maxBackpressure`: `'close'` closes the socket with 1013, `'drop'` leaves that message out for
-   * that socket and counts it. A client that misses messages without knowing is usually worse off than one that
-   * reconnects and asks for the state.
-   *
-   * @defaultValue 'close'
-   */
-  slowConsumer?: 'close' | 'drop';
-  /**
-   * Compresses messages for clients that offer permessage-deflate (RFC 7692), which browsers do; sockets of other clients
-   * are plain. `true` takes the defaults of {@link CompressionOptions}. Off by default, as in other servers: it takes more
-   * time than everything else that is done for a message, and a secret in a message beside what an attacker chose can be
-   * told from its compressed size. `maxMessageSize` counts inflated bytes, and inflating stops there.
-   *
-   * @defaultValue false
-   */
-  compression?: boolean | CompressionOptions;
-  /**
-   * After `interval` ms of silence a client is sent a ping; after `timeout` ms without any sign of life its socket is
-   * closed, with code 1006 in its close event. 45 s are below the 60 s after which common proxies cut a silent
-   * connection, and 120 s leave a client on a bad network more than a minute for its answer. `false` turns both off. Each may be given alone.
-   *
-   * @defaultValue { interval: 45_000, timeout: 120_000 }
-   */
-  heartbeat?: { interval?: number; timeout?: number } | false;
-  /**
-   * How long a handler may take to answer a request or to decide on an upgrade, in ms. After it the answer is 504.
-   * Common proxies give up after 60 s; half of it leaves them an answer to pass on.
-   *
-   * @defaultValue 30_000
-   */
-  requestTimeout?: number;
-  /**
-   * How long a client may take to answer a close frame, in ms, before its connection is cut. Several round trips of a
-   * slow mobile network.
-   *
-   * @defaultValue 5_000
-   */
-  closeTimeout?: number;
-  /**
-   * How long a client may take to send the head of a request, in ms: of the first one from its connection on, of a later
-   * one from its first byte on. After it the answer is 408, or nothing if nothing came, and the connection ends. It
-   * bounds how long somebody can hold a connection by sending next to nothing; a head fits a few packets.
-   *
-   * @defaultValue 10_000
-   */
-  headerTimeout?: number;
-  /**
-   * How long a connection may wait for its next request, in ms, before it is ended. 65 s are above the 60 s after which
-   * common load balancers let go of it: a server that does so first would now and then end a connection on which a
-   * request is just coming, and the balancer would answer 502 for it.
-   *
-   * @defaultValue 65_000
-   */
-  keepAliveTimeout?: number;
-  /**
-   * How long a client may take to send the body of a request, in ms. After it the answer is 408. `maxBodySize` in that
-   * time takes 350 KB/s.
-   *
-   * @defaultValue 30_000
-   */
-  bodyTimeout?: number;
-  /**
-   * How long the promise of a handler may take to settle, in ms. After it the socket is closed with 1011, `handleError`
-   * is told with the code `WSB_HANDLER_TIMEOUT`, the messages that waited behind the promise are counted in
-   * `stats().dropped.handlerTimeoutMessages`, and the close event comes although the handler has not ended. Of
-   * `handleSocketClose` it is told alone. Off unless it is given: how long a handler may take the application alone knows.
-   * It counts for `handleSocketOpen`, `handleSocketMessage`, `handleSocketDrain` and `handleSocketClose`; for requests
-   * and upgrades there is `requestTimeout`. A handler that blocks its thread without a promise cannot be interrupted.
-   */
-  handlerTimeout?: number;
-  /**
-   * How many bytes of a body have to come per second: on average since the body began, and after its first 5 s. Below
-   * it the answer is 408. Somebody who sends a body byte by byte is done with long before `bodyTimeout`, and 240 bytes
-   * are what a modem of 2,400 baud sends. `false` or 0 turns it off.
-   *
-   * @defaultValue 240
-   */
-  minBodyRate?: number | false;
-  /**
-   * How long the answer to a request may wait for a client that takes nothing of it, in ms, before the connection is
-   * reset. Each byte that the client takes begins the time anew. It bounds how long somebody can keep an answer in
-   * memory; sockets have `maxBackpressure` and the heartbeat for that.
-   *
-   * @defaultValue 30_000
-   */
-  writeTimeout?: number;
-  /**
    * The largest head of a request, in bytes, request line included. A larger one is answered with 431. 32 KiB are what
    * nginx passes on with its defaults, and twice what Node takes. 256 to 1,048,576.
    *
@@ -151,6 +60,59 @@ export interface StartOptions {
    * @defaultValue 100
    */
   maxHeaders?: number;
+  /**
+   * How many bytes may wait for one socket that reads slower than it is sent to. Times the number of sockets this is
+   * what slow clients can claim together. A socket that nothing waits for takes one message of any size.
+   *
+   * @defaultValue 1_048_576
+   */
+  maxBackpressure?: number;
+  /**
+   * How long a client may take to send the head of a request, in ms: of the first one from its connection on, of a later
+   * one from its first byte on. After it the answer is 408, or nothing if nothing came, and the connection ends. It
+   * bounds how long somebody can hold a connection by sending next to nothing; a head fits a few packets.
+   *
+   * @defaultValue 10_000
+   */
+  headerTimeout?: number;
+  /**
+   * How long a client may take to send the body of a request, in ms. After it the answer is 408. `maxBodySize` in that
+   * time takes 350 KB/s.
+   *
+   * @defaultValue 30_000
+   */
+  bodyTimeout?: number;
+  /**
+   * How many bytes of a body have to come per second: on average since the body began, and after its first 5 s. Below
+   * it the answer is 408. Somebody who sends a body byte by byte is done with long before `bodyTimeout`, and 240 bytes
+   * are what a modem of 2,400 baud sends. `false` turns it off.
+   *
+   * @defaultValue 240
+   */
+  minBodyRate?: number | false;
+  /**
+   * How long a handler may take to answer a request or to decide on an upgrade, in ms. After it the answer is 504.
+   * Common proxies give up after 60 s; half of it leaves them an answer to pass on.
+   *
+   * @defaultValue 30_000
+   */
+  requestTimeout?: number;
+  /**
+   * How long the answer to a request may wait for a client that takes nothing of it, in ms, before the connection is
+   * reset. Each byte that the client takes begins the time anew. It bounds how long somebody can keep an answer in
+   * memory; sockets have `maxBackpressure` and the heartbeat for that.
+   *
+   * @defaultValue 30_000
+   */
+  writeTimeout?: number;
+  /**
+   * How long a connection may wait for its next request, in ms, before it is ended. 65 s are above the 60 s after which
+   * common load balancers let go of it: a server that does so first would now and then end a connection on which a
+   * request is just coming, and the balancer would answer 502 for it.
+   *
+   * @defaultValue 65_000
+   */
+  keepAliveTimeout?: number;
   /**
    * The subprotocols that the application speaks, best first: 1 to 64 names, as in `['graphql-transport-ws']`. The first
    * of them that a client offers is chosen; the order is the server's, which knows best what it would rather speak.
@@ -177,12 +139,51 @@ export interface StartOptions {
    */
   origins?: '*' | readonly string[] | ((origin: string | undefined) => boolean);
   /**
-   * How many I/O threads the broker runs, 1 to 256. They are shared by all servers of the process, so the first
-   * `start` decides, and a later one that asks for another number is refused. Left out, the environment variable
-   * `WSBROKER_IO_THREADS` decides, and without it the machine: half of its cores, at least one, for the other half is busy
-   * with the workers.
+   * Compresses messages for clients that offer permessage-deflate (RFC 7692), which browsers do; sockets of other clients
+   * are plain. `true` takes the defaults of {@link CompressionOptions}. Off by default, as in other servers: it takes more
+   * time than everything else that is done for a message, and a secret in a message beside what an attacker chose can be
+   * told from its compressed size. `maxMessageSize` counts inflated bytes, and inflating stops there.
+   *
+   * @defaultValue false
    */
-  ioThreads?: number;
+  compression?: boolean | CompressionOptions;
+  /**
+   * After `interval` ms of silence a client is sent a ping; after `timeout` ms without any sign of life its socket is
+   * closed, with code 1006 in its close event. 45 s are below the 60 s after which common proxies cut a silent
+   * connection, and 120 s leave a client on a bad network more than a minute for its answer. `false` turns both off. Each may be given alone.
+   *
+   * @defaultValue { interval: 45_000, timeout: 120_000 }
+   */
+  heartbeat?: { interval?: number; timeout?: number } | false;
+  /**
+   * What happens beyond `maxBackpressure`: `'close'` closes the socket with 1013, `'drop'` leaves that message out for
+   * that socket and counts it. A client that misses messages without knowing is usually worse off than one that
+   * reconnects and asks for the state.
+   *
+   * @defaultValue 'close'
+   */
+  slowConsumer?: 'close' | 'drop';
+  /**
+   * How long the promise of a handler may take to settle, in ms. After it the socket is closed with 1011, `handleError`
+   * is told with the code `WSB_HANDLER_TIMEOUT`, the messages that waited behind the promise are counted in
+   * `stats().dropped.handlerTimeoutMessages`, and the close event comes although the handler has not ended. Of
+   * `handleSocketClose` it is told alone. It counts for `handleSocketOpen`, `handleSocketMessage`, `handleSocketDrain` and
+   * `handleSocketClose`; for requests and upgrades there is `requestTimeout`.
+   *
+   * A handler that blocks its thread without a promise cannot be interrupted, and the time in which a thread was blocked
+   * is not held against the handlers that wait in it, but for a tenth of a second each time. `false`, the default, turns
+   * it off: how long a handler may take the application alone knows.
+   *
+   * @defaultValue false
+   */
+  handlerTimeout?: number | false;
+  /**
+   * How long a client may take to answer a close frame, in ms, before its connection is cut. Several round trips of a
+   * slow mobile network.
+   *
+   * @defaultValue 5_000
+   */
+  closeTimeout?: number;
   /**
    * What one client, and all of them together, may take of this server. Each limit is off unless it is given; `true`
    * stands for its default. See {@link Limits}.
@@ -218,6 +219,13 @@ export interface StartOptions {
    * @defaultValue false
    */
   proxyProtocol?: boolean | string[];
+  /**
+   * How many I/O threads the broker runs, 1 to 256. They are shared by all servers of the process, so the first
+   * `start` decides, and a later one that asks for another number is refused. Left out, the environment variable
+   * `WSBROKER_IO_THREADS` decides, and without it the machine: half of its cores, at least one, for the other half is busy
+   * with the workers.
+   */
+  ioThreads?: number;
 }
 
 /** The options of {@link Server.stop}. */

@@ -41,9 +41,9 @@ test('options of the wrong type or without sense are refused by name', (t) => {
     headerTimeout: [null, 0, -1],
     keepAliveTimeout: [null, 0, -1],
     bodyTimeout: [null, 0, -1],
-    handlerTimeout: [null, 0, -1, 1.5, '1', false, 2 ** 31],
+    handlerTimeout: [null, true, 0, -1, 1.5, '1', Number.NaN, 2 ** 31],
     writeTimeout: [null, 0, -1],
-    minBodyRate: [null, true, -1, 1.5, '240', Number.NaN],
+    minBodyRate: [null, true, 0, -1, 1.5, '240', Number.NaN, 2 ** 30 + 1],
     maxHeaderSize: [null, 0, 255, 2 ** 20 + 1, 1.5, '1'],
     maxHeaders: [null, 0, 1001, 1.5, '1'],
     protocols: [null, 'chat', [], {}, new Set(['chat']), Array(65).fill('x')],
@@ -63,6 +63,16 @@ test('options of the wrong type or without sense are refused by name', (t) => {
     const error = throwsCode(() => start(options), 'WSB_INVALID_ARGUMENT');
     assert.match(error.message, /^options: expected an object, got /);
   }
+});
+
+test('what can be turned off is turned off by false', (t) => {
+  const off = { compression: false, heartbeat: false, minBodyRate: false, handlerTimeout: false };
+  const limits = Object.fromEntries(
+    ['connections', 'connectionsPerIp', 'upgradesPerIp', 'requestsPerIp', 'handshakes']
+      .concat(['messagesPerSocket', 'bytesPerSocket', 'channelsPerSocket'])
+      .map((name) => [name, false]),
+  );
+  serve(t, {}, { ...off, trustProxy: false, proxyProtocol: false, limits });
 });
 
 test('a heartbeat whose timeout leaves no time for an answer is refused', (t) => {
