@@ -245,7 +245,7 @@ impl Channels {
         entry: &Arc<SocketEntry>,
         name: &ChannelName,
     ) -> Result<bool, ChannelLimit> {
-        let most = entry.listener.options.socket_limits.channels;
+        let most = entry.listener.options.limits.socket.channels;
         entry
             .with_channels(|set| {
                 if let Some(most) = most

@@ -12,13 +12,10 @@ use crate::error::StartError;
 use crate::http::origin::Origins;
 use crate::http::subprotocol::Subprotocol;
 use crate::limits::Limits;
-use crate::limits::socket::SocketLimits;
 
 /// The largest message or body that can be asked for, in bytes: the lengths in a batch are words of 32 bits.
 const LARGEST: usize = 1 << 30;
 
-/// An event carries the time of its handler in a word of 32 bits, and timers in JavaScript take 31 of them.
-const LONGEST_HANDLER: Duration = Duration::from_millis(i32::MAX as u64);
 /// The sizes of a request head that can be asked for, in bytes. A browser's handshake takes some hundred.
 const HEAD_SIZES: RangeInclusive<usize> = 256..=1 << 20;
 
@@ -27,6 +24,9 @@ const HEADER_COUNTS: RangeInclusive<usize> = 1..=1000;
 
 /// How many subprotocols a listener may speak; each handshake is compared with all of them.
 const MAX_PROTOCOLS: usize = 64;
+
+/// An event carries the time of its handler in a word of 32 bits, and timers in JavaScript take 31 of them.
+const LONGEST_HANDLER: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// What happens to a socket whose peer reads too slowly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,57 +65,52 @@ pub struct ListenOptions {
     pub max_message_size: usize,
     /// The largest request body, in bytes; over it the answer is 413.
     pub max_body_size: usize,
-    /// How many bytes may wait for one socket. A socket for which nothing waits takes one message of any size.
-    pub max_backpressure: usize,
-    /// What happens beyond `max_backpressure`.
-    pub slow_consumer: SlowConsumer,
-    /// How messages are compressed for clients that offer it; `None`, the default: not at all. It costs a processor more
-    /// than everything else that is done for a message.
-    pub compression: Option<Compression>,
-    /// `None` turns pings and the idle timeout off.
-    pub heartbeat: Option<Heartbeat>,
-    /// How long a worker may take to answer a request or an upgrade; after it the answer is 504.
-    pub request_timeout: Duration,
-    /// How long a peer may take to answer a close frame before the connection is cut.
-    pub close_timeout: Duration,
-    /// How long a peer may take to send a request's head: from the accept to the end of the first one, from the first
-    /// byte on for a later one. After it the answer is 408, if anything has come.
-    pub header_timeout: Duration,
-    /// How long a connection may wait for its next request.
-    pub keep_alive_timeout: Duration,
-    /// How long a peer may take to send a request's body; after it the answer is 408.
-    pub body_timeout: Duration,
-    /// What each socket may do; nothing is limited by default.
-    pub socket_limits: SocketLimits,
-    /// How long a handler of a socket's event may take, which each event tells its worker: the broker itself calls no
-    /// handlers. `None`: as long as it likes. Whole milliseconds.
-    pub handler_timeout: Option<Duration>,
-    /// How many bytes of a body have to come in a second, on average and after the first 5 s; below it the answer is
-    /// 408. `None`: any number.
-    pub min_body_rate: Option<NonZeroU32>,
-    /// How long an HTTP answer may wait for a peer that takes nothing of it; after it the connection is cut.
-    pub write_timeout: Duration,
     /// The largest request head, in bytes, request line included; over it the answer is 431.
     pub max_header_size: usize,
     /// The most headers of a request; over it the answer is 431.
     pub max_headers: usize,
+    /// How many bytes may wait for one socket. A socket for which nothing waits takes one message of any size.
+    pub max_backpressure: usize,
+    /// How long a peer may take to send a request's head: from the accept to the end of the first one, from the first
+    /// byte on for a later one. After it the answer is 408, if anything has come.
+    pub header_timeout: Duration,
+    /// How long a peer may take to send a request's body; after it the answer is 408.
+    pub body_timeout: Duration,
+    /// How many bytes of a body have to come in a second, on average and after the first 5 s; below it the answer is
+    /// 408. `None`: any number.
+    pub min_body_rate: Option<NonZeroU32>,
+    /// How long a worker may take to answer a request or an upgrade; after it the answer is 504.
+    pub request_timeout: Duration,
+    /// How long an HTTP answer may wait for a peer that takes nothing of it; after it the connection is cut.
+    pub write_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive_timeout: Duration,
     /// The subprotocols that this server speaks, best first. The first that a client offers is chosen where the worker
     /// that decides on the upgrade names none; without a common one the socket has none.
     pub protocols: Vec<Subprotocol>,
     /// Whose pages may open sockets.
     pub origins: Origins,
-    /// How many upgrades may be under way at one time, read and neither open nor refused; over it the answer is 503.
-    /// `None`: any number.
-    pub max_handshakes: Option<usize>,
-    /// How many I/O threads the broker is to have, 1 to 256. The first listener decides for all; a later one that asks
-    /// for another number is refused. `None` leaves it to [`BrokerOptions`](crate::BrokerOptions).
-    pub io_threads: Option<usize>,
-    /// What one client, and all of them together, may take. The default is no limit.
+    /// How messages are compressed for clients that offer it; `None`, the default: not at all. It costs a processor more
+    /// than everything else that is done for a message.
+    pub compression: Option<Compression>,
+    /// `None` turns pings and the idle timeout off.
+    pub heartbeat: Option<Heartbeat>,
+    /// What happens beyond `max_backpressure`.
+    pub slow_consumer: SlowConsumer,
+    /// How long a handler of a socket's event may take, which each event tells its worker: the broker itself calls no
+    /// handlers. `None`: as long as it likes. Whole milliseconds.
+    pub handler_timeout: Option<Duration>,
+    /// How long a peer may take to answer a close frame before the connection is cut.
+    pub close_timeout: Duration,
+    /// What one client, one socket, and all of them together, may take. The default is no limit.
     pub limits: Limits,
     /// Which proxies are believed when they name the client. The default is none.
     pub trust_proxy: TrustProxy,
     /// Who has to begin a connection with a PROXY header. The default is nobody.
     pub proxy_protocol: ProxyProtocol,
+    /// How many I/O threads the broker is to have, 1 to 256. The first listener decides for all; a later one that asks
+    /// for another number is refused. `None` leaves it to [`BrokerOptions`](crate::BrokerOptions).
+    pub io_threads: Option<usize>,
 }
 
 impl ListenOptions {
@@ -126,34 +121,40 @@ impl ListenOptions {
             bind,
             max_message_size: 1 << 20,
             max_body_size: 10 << 20,
+            max_header_size: 32 << 10,
+            max_headers: 100,
             max_backpressure: 1 << 20,
-            slow_consumer: SlowConsumer::default(),
-            compression: None,
-            heartbeat: Some(Heartbeat::default()),
-            request_timeout: Duration::from_secs(30),
-            close_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            min_body_rate: NonZeroU32::new(240),
+            request_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             // Above the 60 s after which common load balancers give a connection up: whoever sends a request on one
             // that its server is just ending has to answer for it.
             keep_alive_timeout: Duration::from_secs(65),
-            body_timeout: Duration::from_secs(30),
-            socket_limits: SocketLimits::default(),
-            handler_timeout: None,
-            min_body_rate: NonZeroU32::new(240),
-            write_timeout: Duration::from_secs(30),
-            max_header_size: 32 << 10,
-            max_headers: 100,
             protocols: Vec::new(),
             origins: Origins::Any,
-            max_handshakes: None,
-            io_threads: None,
+            compression: None,
+            heartbeat: Some(Heartbeat::default()),
+            slow_consumer: SlowConsumer::default(),
+            handler_timeout: None,
+            close_timeout: Duration::from_secs(5),
             limits: Limits::default(),
             trust_proxy: TrustProxy::default(),
             proxy_protocol: ProxyProtocol::default(),
+            io_threads: None,
         }
     }
 
     pub(crate) fn validate(&self) -> Result<(), StartError> {
+        self.validate_sizes()?;
+        self.validate_times()?;
+        self.validate_handshake()?;
+        self.validate_sockets()?;
+        self.validate_limits()
+    }
+
+    fn validate_sizes(&self) -> Result<(), StartError> {
         let size = |name, value: usize| {
             if (1..=LARGEST).contains(&value) {
                 return Ok(());
@@ -163,9 +164,39 @@ impl ListenOptions {
         size("maxMessageSize", self.max_message_size)?;
         // A body of no byte at all is a fine limit.
         size("maxBodySize", self.max_body_size.max(1))?;
+        if !HEAD_SIZES.contains(&self.max_header_size) {
+            return invalid("maxHeaderSize", "a size of 256 bytes to 1 MiB");
+        }
+        if !HEADER_COUNTS.contains(&self.max_headers) {
+            return invalid("maxHeaders", "a number from 1 to 1000");
+        }
         if self.max_backpressure == 0 {
             return invalid("maxBackpressure", "a size of at least 1 byte");
         }
+        Ok(())
+    }
+
+    fn validate_times(&self) -> Result<(), StartError> {
+        lasting("headerTimeout", self.header_timeout)?;
+        lasting("bodyTimeout", self.body_timeout)?;
+        lasting("requestTimeout", self.request_timeout)?;
+        lasting("writeTimeout", self.write_timeout)?;
+        lasting("keepAliveTimeout", self.keep_alive_timeout)
+    }
+
+    fn validate_handshake(&self) -> Result<(), StartError> {
+        let spoken = &self.protocols;
+        let is_repeated = |n: usize| spoken[..n].contains(&spoken[n]);
+        if spoken.len() > MAX_PROTOCOLS || (0..spoken.len()).any(is_repeated) {
+            return invalid("protocols", "at most 64 subprotocols, each of them once");
+        }
+        if matches!(&self.origins, Origins::List(list) if list.is_empty()) {
+            return invalid("origins", "at least one origin");
+        }
+        Ok(())
+    }
+
+    fn validate_sockets(&self) -> Result<(), StartError> {
         if let Some(compression) = self.compression {
             if !(1..=9).contains(&compression.level) {
                 return invalid("compression.level", "a level from 1 to 9");
@@ -174,37 +205,6 @@ impl ListenOptions {
                 return invalid("compression.windowBits", "a power of two from 9 to 15");
             }
         }
-        let limits = [
-            ("limits.connections", self.limits.connections),
-            ("limits.connectionsPerIp", self.limits.connections_per_ip),
-        ];
-        for (name, limit) in limits {
-            if limit == Some(0) {
-                return invalid(name, "a number of at least 1, or none");
-            }
-        }
-        let lasting = |name, value: Duration| {
-            if value.is_zero() {
-                return invalid(name, "a time of at least 1 ms");
-            }
-            Ok(())
-        };
-        lasting("requestTimeout", self.request_timeout)?;
-        lasting("closeTimeout", self.close_timeout)?;
-        lasting("headerTimeout", self.header_timeout)?;
-        lasting("keepAliveTimeout", self.keep_alive_timeout)?;
-        lasting("bodyTimeout", self.body_timeout)?;
-        if self.socket_limits.channels == Some(0) {
-            return invalid("limits.channelsPerSocket", "at least 1 channel");
-        }
-        if let Some(timeout) = self.handler_timeout {
-            lasting("handlerTimeout", timeout)?;
-            if timeout > LONGEST_HANDLER {
-                return invalid("handlerTimeout", "a time of at most 2^31 - 1 ms");
-            }
-        }
-        lasting("writeTimeout", self.write_timeout)?;
-        self.validate_handshake()?;
         if let Some(heartbeat) = self.heartbeat {
             lasting("heartbeat.interval", heartbeat.interval)?;
             if heartbeat.timeout <= heartbeat.interval {
@@ -212,6 +212,27 @@ impl ListenOptions {
                     "heartbeat.timeout",
                     "a time longer than heartbeat.interval, so that a ping can be answered",
                 );
+            }
+        }
+        if let Some(timeout) = self.handler_timeout {
+            lasting("handlerTimeout", timeout)?;
+            if timeout > LONGEST_HANDLER {
+                return invalid("handlerTimeout", "a time of at most 2^31 - 1 ms");
+            }
+        }
+        lasting("closeTimeout", self.close_timeout)
+    }
+
+    fn validate_limits(&self) -> Result<(), StartError> {
+        let limits = &self.limits;
+        for (name, limit) in [
+            ("limits.connectionsPerIp", limits.connections_per_ip),
+            ("limits.connections", limits.connections),
+            ("limits.handshakes", limits.handshakes),
+            ("limits.channelsPerSocket", limits.socket.channels),
+        ] {
+            if limit == Some(0) {
+                return invalid(name, "a number of at least 1, or none");
             }
         }
         Ok(())
@@ -223,27 +244,6 @@ impl ListenOptions {
             .map_or(0, |timeout| timeout.as_millis().max(1) as u32)
     }
 
-    fn validate_handshake(&self) -> Result<(), StartError> {
-        if !HEAD_SIZES.contains(&self.max_header_size) {
-            return invalid("maxHeaderSize", "a size of 256 bytes to 1 MiB");
-        }
-        if !HEADER_COUNTS.contains(&self.max_headers) {
-            return invalid("maxHeaders", "a number from 1 to 1000");
-        }
-        let spoken = &self.protocols;
-        let is_repeated = |n: usize| spoken[..n].contains(&spoken[n]);
-        if spoken.len() > MAX_PROTOCOLS || (0..spoken.len()).any(is_repeated) {
-            return invalid("protocols", "at most 64 subprotocols, each of them once");
-        }
-        if matches!(&self.origins, Origins::List(list) if list.is_empty()) {
-            return invalid("origins", "at least one origin");
-        }
-        if self.max_handshakes == Some(0) {
-            return invalid("limits.handshakes", "a number of at least 1");
-        }
-        Ok(())
-    }
-
     /// The shortest time that a sweep has to notice.
     pub(crate) fn shortest_deadline(&self) -> Duration {
         let mut shortest = self.request_timeout.min(self.close_timeout);
@@ -252,6 +252,13 @@ impl ListenOptions {
         }
         shortest
     }
+}
+
+fn lasting(name: &'static str, value: Duration) -> Result<(), StartError> {
+    if value.is_zero() {
+        return invalid(name, "a time of at least 1 ms");
+    }
+    Ok(())
 }
 
 fn invalid(name: &'static str, expected: &str) -> Result<(), StartError> {
@@ -312,7 +319,7 @@ mod tests {
                 "closeTimeout",
             ),
             (
-                refused(|o| o.socket_limits.channels = Some(0)),
+                refused(|o| o.limits.socket.channels = Some(0)),
                 "limits.channelsPerSocket",
             ),
             (
@@ -340,7 +347,10 @@ mod tests {
                 "protocols",
             ),
             (refused(|o| o.origins = Origins::List([].into())), "origins"),
-            (refused(|o| o.max_handshakes = Some(0)), "limits.handshakes"),
+            (
+                refused(|o| o.limits.handshakes = Some(0)),
+                "limits.handshakes",
+            ),
             (
                 refused(|o| {
                     let time = Duration::from_secs(1);

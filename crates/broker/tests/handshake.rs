@@ -296,7 +296,7 @@ enum Fate {
 #[test]
 fn only_so_many_handshakes_are_under_way_whatever_becomes_of_them() {
     let mut options = options();
-    options.max_handshakes = Some(2);
+    options.limits.handshakes = Some(2);
     let mut at = Deciding::start(options);
     let mut open = Vec::new();
     let fates = [Fate::Opened, Fate::Refused, Fate::Gone, Fate::Unsendable];
@@ -347,7 +347,7 @@ fn only_so_many_handshakes_are_under_way_whatever_becomes_of_them() {
 #[test]
 fn a_handshake_that_is_being_judged_is_under_way_and_one_of_a_foreign_origin_is_not() {
     let (asked, mut options) = asking();
-    options.max_handshakes = Some(1);
+    options.limits.handshakes = Some(1);
     let at = Deciding::start(options);
     let mut client = at.ask("");
     let (_, answer) = asked.next();

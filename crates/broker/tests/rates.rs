@@ -24,13 +24,13 @@ fn rate(capacity: u32, interval: Duration, on_exceed: OnExceed) -> Option<Socket
 
 fn messages(capacity: u32, interval: Duration, on_exceed: OnExceed) -> ListenOptions {
     let mut options = options();
-    options.socket_limits.messages = rate(capacity, interval, on_exceed);
+    options.limits.socket.messages = rate(capacity, interval, on_exceed);
     options
 }
 
 fn bytes(capacity: u32, interval: Duration, on_exceed: OnExceed) -> ListenOptions {
     let mut options = options();
-    options.socket_limits.bytes = rate(capacity, interval, on_exceed);
+    options.limits.socket.bytes = rate(capacity, interval, on_exceed);
     options
 }
 
@@ -325,7 +325,7 @@ fn the_limits_of_one_listener_are_not_those_of_another() {
 
 fn channels(most: u32) -> ListenOptions {
     let mut options = options();
-    options.socket_limits = SocketLimits {
+    options.limits.socket = SocketLimits {
         channels: Some(most),
         ..SocketLimits::default()
     };

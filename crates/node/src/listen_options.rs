@@ -28,20 +28,15 @@ pub(crate) fn parse<'cx>(
     let mut parsed = ListenOptions::new(bind);
     parsed.max_message_size = number("maxMessageSize")? as usize;
     parsed.max_body_size = number("maxBodySize")? as usize;
-    parsed.max_backpressure = number("maxBackpressure")? as usize;
-    parsed.request_timeout = convert::milliseconds(number("requestTimeout")?);
-    parsed.close_timeout = convert::milliseconds(number("closeTimeout")?);
-    parsed.header_timeout = convert::milliseconds(number("headerTimeout")?);
-    parsed.keep_alive_timeout = convert::milliseconds(number("keepAliveTimeout")?);
-    parsed.body_timeout = convert::milliseconds(number("bodyTimeout")?);
-    parsed.min_body_rate = NonZeroU32::new(number("minBodyRate")? as u32);
-    parsed.write_timeout = convert::milliseconds(number("writeTimeout")?);
     parsed.max_header_size = number("maxHeaderSize")? as usize;
     parsed.max_headers = number("maxHeaders")? as usize;
-    parsed.io_threads = match number("ioThreads")? {
-        0.0 => None,
-        count => Some(count as usize),
-    };
+    parsed.max_backpressure = number("maxBackpressure")? as usize;
+    parsed.header_timeout = convert::milliseconds(number("headerTimeout")?);
+    parsed.body_timeout = convert::milliseconds(number("bodyTimeout")?);
+    parsed.min_body_rate = NonZeroU32::new(number("minBodyRate")? as u32);
+    parsed.request_timeout = convert::milliseconds(number("requestTimeout")?);
+    parsed.write_timeout = convert::milliseconds(number("writeTimeout")?);
+    parsed.keep_alive_timeout = convert::milliseconds(number("keepAliveTimeout")?);
     parsed.heartbeat = match number("heartbeatInterval")? {
         0.0 => None,
         interval => Some(Heartbeat {
@@ -53,10 +48,8 @@ pub(crate) fn parse<'cx>(
         0.0 => None,
         timeout => Some(convert::milliseconds(timeout)),
     };
-    parsed.compression = compression(cx, options)?;
-    let limits: Handle<'cx, JsObject> = options.prop(cx, "limits").get()?;
-    parsed.socket_limits = socket_limits(cx, limits)?;
-    parsed.max_handshakes = match limits.prop(cx, "handshakes").get::<f64>()? {
+    parsed.close_timeout = convert::milliseconds(number("closeTimeout")?);
+    parsed.io_threads = match number("ioThreads")? {
         0.0 => None,
         count => Some(count as usize),
     };
@@ -69,64 +62,17 @@ pub(crate) fn parse<'cx>(
         Ok(origins) => origins,
         Err(error) => return Ok(Err(error)),
     };
+    parsed.compression = compression(cx, options)?;
     let drops: bool = options.prop(cx, "dropsForSlowConsumers").get()?;
     parsed.slow_consumer = if drops {
         SlowConsumer::Drop
     } else {
         SlowConsumer::Close
     };
-    parsed.limits = client_limits(cx, limits)?;
+    parsed.limits = limits(cx, options)?;
     parsed.trust_proxy = trust_proxy(cx, options)?;
     parsed.proxy_protocol = proxy_protocol(cx, options)?;
     Ok(Ok(parsed))
-}
-
-fn compression<'cx>(
-    cx: &mut Cx<'cx>,
-    options: Handle<'cx, JsObject>,
-) -> NeonResult<Option<Compression>> {
-    let Some(compression) = options
-        .prop(cx, "compression")
-        .get::<Option<Handle<JsObject>>>()?
-    else {
-        return Ok(None);
-    };
-    let memory: String = compression.prop(cx, "memory").get()?;
-    let mut number = |name: &str| compression.prop(cx, name).get::<f64>();
-    Ok(Some(Compression {
-        threshold: number("threshold")? as usize,
-        level: number("level")? as u8,
-        window_bits: number("windowBits")? as u8,
-        memory: match memory.as_str() {
-            "dedicated" => CompressionMemory::Dedicated,
-            _ => CompressionMemory::Shared,
-        },
-    }))
-}
-
-/// 0 is no limit.
-fn socket_limits<'cx>(cx: &mut Cx<'cx>, limits: Handle<'cx, JsObject>) -> NeonResult<SocketLimits> {
-    Ok(SocketLimits {
-        messages: socket_rate(cx, limits, "messagesPerSocket")?,
-        bytes: socket_rate(cx, limits, "bytesPerSocket")?,
-        channels: count(cx, limits, "channelsPerSocket")?,
-    })
-}
-
-fn socket_rate<'cx>(
-    cx: &mut Cx<'cx>,
-    limits: Handle<'cx, JsObject>,
-    name: &str,
-) -> NeonResult<Option<SocketRate>> {
-    let limit: Handle<'cx, JsObject> = limits.prop(cx, name).get()?;
-    let policy: f64 = limit.prop(cx, "onExceed").get()?;
-    let on_exceed = match policy as u8 {
-        1 => OnExceed::Drop,
-        2 => OnExceed::Pause,
-        _ => OnExceed::Close,
-    };
-    let rate = rate(cx, limits, name)?;
-    Ok(rate.map(|rate| SocketRate { rate, on_exceed }))
 }
 
 /// A list of origins; or a function, which belongs to this thread; or neither of them, which lets everybody in.
@@ -167,15 +113,43 @@ fn list<T: FromStr>(
     Ok(Ok(parsed))
 }
 
+fn compression<'cx>(
+    cx: &mut Cx<'cx>,
+    options: Handle<'cx, JsObject>,
+) -> NeonResult<Option<Compression>> {
+    let Some(compression) = options
+        .prop(cx, "compression")
+        .get::<Option<Handle<JsObject>>>()?
+    else {
+        return Ok(None);
+    };
+    let memory: String = compression.prop(cx, "memory").get()?;
+    let mut number = |name: &str| compression.prop(cx, name).get::<f64>();
+    Ok(Some(Compression {
+        threshold: number("threshold")? as usize,
+        level: number("level")? as u8,
+        window_bits: number("windowBits")? as u8,
+        memory: match memory.as_str() {
+            "dedicated" => CompressionMemory::Dedicated,
+            _ => CompressionMemory::Shared,
+        },
+    }))
+}
+
 /// 0 is no limit.
-fn client_limits<'cx>(cx: &mut Cx<'cx>, given: Handle<'cx, JsObject>) -> NeonResult<Limits> {
-    let connections_per_ip = count(cx, given, "connectionsPerIp")?;
-    let connections = count(cx, given, "connections")?;
+fn limits<'cx>(cx: &mut Cx<'cx>, options: Handle<'cx, JsObject>) -> NeonResult<Limits> {
+    let given: Handle<'cx, JsObject> = options.prop(cx, "limits").get()?;
     Ok(Limits {
-        connections_per_ip,
+        connections_per_ip: count(cx, given, "connectionsPerIp")?,
         upgrades_per_ip: rate(cx, given, "upgradesPerIp")?,
         requests_per_ip: rate(cx, given, "requestsPerIp")?,
-        connections,
+        connections: count(cx, given, "connections")?,
+        handshakes: count(cx, given, "handshakes")?,
+        socket: SocketLimits {
+            messages: socket_rate(cx, given, "messagesPerSocket")?,
+            bytes: socket_rate(cx, given, "bytesPerSocket")?,
+            channels: count(cx, given, "channelsPerSocket")?,
+        },
     })
 }
 
@@ -198,6 +172,22 @@ fn rate<'cx>(
     let capacity: f64 = rate.prop(cx, "capacity").get()?;
     let interval: f64 = rate.prop(cx, "interval").get()?;
     Ok(Rate::new(capacity as u32, convert::milliseconds(interval)))
+}
+
+fn socket_rate<'cx>(
+    cx: &mut Cx<'cx>,
+    limits: Handle<'cx, JsObject>,
+    name: &str,
+) -> NeonResult<Option<SocketRate>> {
+    let limit: Handle<'cx, JsObject> = limits.prop(cx, name).get()?;
+    let policy: f64 = limit.prop(cx, "onExceed").get()?;
+    let on_exceed = match policy as u8 {
+        1 => OnExceed::Drop,
+        2 => OnExceed::Pause,
+        _ => OnExceed::Close,
+    };
+    let rate = rate(cx, limits, name)?;
+    Ok(rate.map(|rate| SocketRate { rate, on_exceed }))
 }
 
 /// A number of hops, or the addresses of the proxies.

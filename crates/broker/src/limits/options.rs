@@ -1,8 +1,9 @@
 //! What a listener is told to limit.
 
 use super::bucket::Rate;
+use super::socket::SocketLimits;
 
-/// What one client, and all of them together, may take. `None`: no limit, which is the default of each.
+/// What one client, one socket, and all of them together, may take. `None`: no limit, which is the default of each.
 ///
 /// A client is an IPv4 address or an IPv6 network of 64 bits. A peer on a Unix socket is none, and has no limit of its
 /// own unless a trusted proxy names a client.
@@ -16,6 +17,11 @@ pub struct Limits {
     pub requests_per_ip: Option<Rate>,
     /// Connections of the whole broker at which this listener takes no more: 503 with `Retry-After` beyond.
     pub connections: Option<u32>,
+    /// Upgrades of this listener that may be under way at one time, read and neither open nor refused: 503 with
+    /// `Retry-After` beyond.
+    pub handshakes: Option<u32>,
+    /// What each socket may do.
+    pub socket: SocketLimits,
 }
 
 impl Limits {

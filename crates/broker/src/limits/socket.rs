@@ -2,8 +2,6 @@
 //!
 //! The decision is made here, without sockets or clocks; a shard carries it out.
 
-use std::time::Duration;
-
 use super::bucket::{Bucket, Rate};
 use crate::codec::close;
 
@@ -27,34 +25,6 @@ pub struct SocketRate {
     /// What happens beyond that.
     pub on_exceed: OnExceed,
 }
-
-impl SocketRate {
-    fn closing(capacity: u32, interval: Duration) -> Self {
-        let rate = Rate::new(capacity, interval).expect("the defaults are in range");
-        Self {
-            rate,
-            on_exceed: OnExceed::Close,
-        }
-    }
-
-    /// 1000 messages in 10 seconds, and the socket is closed beyond. 100 in a second are more than a game sends that
-    /// reports each frame; and what a stalled network holds back for some seconds, and then delivers at once, is no flood.
-    #[must_use]
-    pub fn default_messages() -> Self {
-        Self::closing(1000, Duration::from_secs(10))
-    }
-
-    /// 10 MiB in 10 seconds, and the socket is closed beyond: ten of the largest messages that the default
-    /// `max_message_size` lets through at once, and then a tenth of a line of 100 Mbit/s.
-    #[must_use]
-    pub fn default_bytes() -> Self {
-        Self::closing(10 << 20, Duration::from_secs(10))
-    }
-}
-
-/// The channels that a socket may be in, unless told otherwise. More than the rooms somebody looks at, and few enough
-/// that 10 000 sockets cannot fill the memory with them.
-pub const DEFAULT_CHANNELS: u32 = 100;
 
 /// The limits of each socket of a listener; `None`: there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -240,6 +210,8 @@ fn wire_size(length: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn limit(capacity: u32, interval: u64, on_exceed: OnExceed) -> Option<SocketRate> {

@@ -1,7 +1,7 @@
 //! How many upgrades of a listener are under way: read, and neither open nor refused.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::ListenerShared;
 
@@ -12,10 +12,10 @@ pub(crate) struct Handshake(Arc<ListenerShared>);
 impl Handshake {
     /// `None`: there are as many as the listener allows.
     pub(crate) fn begin(listener: &Arc<ListenerShared>) -> Option<Self> {
-        let limit = listener.options.max_handshakes.unwrap_or(usize::MAX);
-        let counter: &AtomicUsize = &listener.handshakes;
+        let limit = listener.options.limits.handshakes.unwrap_or(u32::MAX);
+        let counter: &AtomicU32 = &listener.handshakes;
         // In one step: one that is refused must not for a moment take the place of another.
-        let one_more = |count: usize| (count < limit).then_some(count + 1);
+        let one_more = |count: u32| (count < limit).then_some(count + 1);
         counter
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()?;

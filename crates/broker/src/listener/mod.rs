@@ -1,7 +1,7 @@
 //! A listener: bound at once, accepting on one shard, dealing to all, drained at its stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -81,7 +81,7 @@ pub(crate) struct ListenerShared {
     /// The accept task, connections and sockets; at zero a stop is done.
     alive: AtomicUsize,
     /// Upgrades that are under way.
-    handshakes: AtomicUsize,
+    handshakes: AtomicU32,
     /// Close events since the stop began.
     closed: AtomicU64,
     forced: AtomicU64,
@@ -192,7 +192,7 @@ impl ListenerShared {
             core: Arc::downgrade(core),
             phase: watch::Sender::new(StopPhase::Serving),
             alive: AtomicUsize::new(0),
-            handshakes: AtomicUsize::new(0),
+            handshakes: AtomicU32::new(0),
             closed: AtomicU64::new(0),
             forced: AtomicU64::new(0),
             forced_sockets: AtomicU64::new(0),

@@ -40,7 +40,7 @@ impl Shard {
             let _ = reply.send(UpgradeReply::Refused(refusal));
             return;
         }
-        if let Some(most) = terms.listener.options.socket_limits.channels
+        if let Some(most) = terms.listener.options.limits.socket.channels
             && distinct(&acceptance.channels) > most as usize
         {
             // To let it in without some of its channels would be to lose messages that nobody misses.

@@ -56,7 +56,7 @@ impl Shard {
         else {
             return;
         };
-        let limits = &socket.entry.listener.options.socket_limits;
+        let limits = &socket.entry.listener.options.limits.socket;
         let wait = meter.wait(limits, self.clock);
         if wait > 0 && meter.paused_until.is_none() {
             let until = self.clock + u64::from(wait);

@@ -123,7 +123,7 @@ impl<'a> Intake<'a> {
         let Some((what, size)) = arrival(item) else {
             return ControlFlow::Continue(false);
         };
-        let limits = &self.entry.listener.options.socket_limits;
+        let limits = &self.entry.listener.options.limits.socket;
         match meter.arrived(limits, what, size, self.clock) {
             Verdict::Pass => ControlFlow::Continue(false),
             Verdict::Drop => {
@@ -139,7 +139,7 @@ impl<'a> Intake<'a> {
 
     /// `length` bytes have been read.
     fn charge(&mut self, length: usize) {
-        let limits = &self.entry.listener.options.socket_limits;
+        let limits = &self.entry.listener.options.limits.socket;
         if let (None, Some(meter)) = (self.outcome.exceeded, &mut self.meter) {
             self.outcome.exceeded = meter.read(limits, length, self.clock).err();
         }
@@ -408,7 +408,7 @@ fn read_limit(socket: &mut Socket, clock: u64) -> usize {
     };
     let most = socket.slice.of(most);
     let paced = match &mut socket.meter {
-        Some(meter) => most.min(meter.read_limit(&entry.listener.options.socket_limits, clock)),
+        Some(meter) => most.min(meter.read_limit(&entry.listener.options.limits.socket, clock)),
         None => most,
     };
     let token_length = entry.token_length();

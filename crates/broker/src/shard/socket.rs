@@ -103,7 +103,7 @@ impl Socket {
         request: Vec<u8>,
         now: u32,
     ) -> Self {
-        let meter = Meter::new(&entry.listener.options.socket_limits);
+        let meter = Meter::new(&entry.listener.options.limits.socket);
         Self {
             entry,
             transport: None,
