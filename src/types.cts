@@ -150,7 +150,8 @@ export interface StartOptions {
   /**
    * After `interval` ms of silence a client is sent a ping; after `timeout` ms without any sign of life its socket is
    * closed, with code 1006 in its close event. 45 s are below the 60 s after which common proxies cut a silent
-   * connection, and 120 s leave a client on a bad network more than a minute for its answer. `false` turns both off. Each may be given alone.
+   * connection, and 120 s leave a client on a bad network more than a minute for its answer. `false` turns both off. Each
+   * may be given alone.
    *
    * @defaultValue { interval: 45_000, timeout: 120_000 }
    */
@@ -411,10 +412,13 @@ export interface WorkerHandlers {
   /**
    * A socket is closed; called exactly once for each one that was opened, after its last message. `code` is what the
    * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame. Where the broker closed
-   * the socket it is the broker's: 1008 over a rate, 1011 for a handler that hung, 1013 for a slow consumer.
+   * the socket it is the broker's: 1008 over a rate or for a ban, 1011 for a handler that hung, 1013 for a slow consumer.
    */
   handleSocketClose?(socketId: SocketId, token: Token, code: number, reason: string): unknown;
-  /** A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr with its stack. */
+  /**
+   * A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr
+   * with its stack.
+   */
   handleError?(error: unknown, context: ErrorContext): unknown;
 }
 

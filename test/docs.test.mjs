@@ -74,6 +74,16 @@ describe('the README', () => {
     for (const name of numeric) assert.equal(Number(told.get(name).replaceAll('_', '')), used[name], name);
   });
 
+  it('tells the reasons that the broker closes sockets with', async () => {
+    const reasons = [];
+    for (const file of ['shard/inbox.rs', 'limits/socket.rs']) {
+      const source = await readFile(path.join(ROOT, 'crates/broker/src', file), 'utf8');
+      reasons.push(...[...source.matchAll(/Self::\w+ => "([^"]+)"/g)].map(([, reason]) => reason));
+    }
+    assert.ok(reasons.length >= 5, `only ${reasons} are in the source`);
+    for (const reason of reasons) assert.ok(readme.includes(`\`${reason}\``), reason);
+  });
+
   for (const file of [
     'README.md',
     'ARCHITECTURE.md',
