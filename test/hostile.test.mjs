@@ -1,18 +1,16 @@
 // Bad input, and what it gets. Whatever comes, the answer is the one that the RFC gives, and the server goes on
-// serving everybody else. What wrong arguments get is in api-arguments.test.mjs and start-options.test.mjs.
+// serving everybody else. What application code may do wrong is in failing-handlers.test.mjs, api-arguments.test.mjs and
+// start-options.test.mjs.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
-import net from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { connectionCount, registerWorkerThread, send, start, stats } from 'wsbroker';
-import { runsTo } from './helpers/program.mjs';
+import { connectionCount, send, stats } from 'wsbroker';
 import { closeFrame, connectRaw, frame, handshake, OPCODE, upgradeRaw } from './helpers/raw.mjs';
-import { connect, open, request, serve, throwsCode } from './helpers/serving.mjs';
+import { connect, request, serve } from './helpers/serving.mjs';
 import { eventually, Inbox, within } from './helpers/waiting.mjs';
 
 const PROGRAM = fileURLToPath(new URL('fixtures/program.mjs', import.meta.url));
@@ -322,180 +320,4 @@ test('what a client does wrong is one line at debug level', async (t) => {
     await client.write(Buffer.from(bytes, 'latin1')).end();
     assert.match(await nextLine(what), /DEBUG /);
   }
-});
-
-/** What application code may do wrong instead of an answer. */
-const MISDEEDS = {
-  throws: () => {
-    throw new Error('on purpose');
-  },
-  'throws nothing': () => {
-    throw undefined;
-  },
-  rejects: () => Promise.reject(new Error('on purpose')),
-  'returns rubbish': () => ({ status: 99, headers: { 'x-evil': 'a\nb' }, body: 7 }),
-  'resolves to rubbish': () => Promise.resolve(Symbol('rubbish')),
-  'never settles': () => new Promise(() => {}),
-};
-
-for (const [how, misbehave] of Object.entries(MISDEEDS)) {
-  test(`a handler that ${how}: the server and every other socket go on`, async (t) => {
-    const told = new Inbox();
-    const good = {
-      handleHttpRequest: () => ({ body: 'fine' }),
-      handleSocketUpgrade: () => undefined,
-      handleSocketOpen: () => undefined,
-      handleSocketMessage: (data, socketId) => void send(socketId, data),
-      handleSocketClose: () => undefined,
-    };
-    /** The handler that misbehaves at the moment, for one call. */
-    let bad;
-    const handlers = Object.fromEntries(
-      Object.keys(good).map((name) => [
-        name,
-        (...args) => {
-          if (bad !== name) return good[name](...args);
-          bad = undefined;
-          told.push(name);
-          return misbehave();
-        },
-      ]),
-    );
-    const errors = new Inbox();
-    handlers.handleError = (_error, { handler }) => errors.push(handler);
-    const server = serve(t, handlers, { requestTimeout: 1000, closeTimeout: 100 });
-    const bystander = await connect(t, server);
-
-    /** HTTP shows a rubbish answer; what a handler of a socket returns is nobody's business. */
-    const isTold = (name) =>
-      /throws|rejects/.test(how) || (/rubbish/.test(how) && /Request|Upgrade/.test(name)) ? [name] : [];
-    const status = how === 'never settles' ? 504 : 500;
-    for (const name of Object.keys(good)) {
-      const client = /Message|Close/.test(name) ? await connect(t, server) : undefined;
-      bad = name;
-      if (name === 'handleHttpRequest') assert.equal((await request(server)).status, status);
-      if (name === 'handleSocketUpgrade') {
-        const [, response] = await within(once(open(t, server), 'unexpected-response'), 'a refusal');
-        assert.equal(response.statusCode, status);
-      }
-      if (name === 'handleSocketOpen') await connect(t, server);
-      client?.send('something');
-      if (name === 'handleSocketClose') client.close();
-      assert.equal(await told.next(), name);
-      assert.deepEqual(await errors.take(isTold(name).length), isTold(name));
-      await stillServesApartFrom(t, server, bystander);
-    }
-    assert.equal(errors.length, 0);
-  });
-}
-
-async function stillServesApartFrom(t, server, bystander) {
-  bystander.send('still there');
-  assert.equal(await bystander.inbox.next(), 'still there');
-  assert.equal((await request(server)).body, 'fine');
-  const newcomer = await connect(t, server);
-  newcomer.send('hello');
-  assert.equal(await newcomer.inbox.next(), 'hello');
-}
-
-test('whatever a handler throws can be told on stderr', async () => {
-  const program = `
-    const { registerWorkerThread, start } = await import('wsbroker');
-    const { proxy, revoke } = Proxy.revocable({}, {});
-    revoke();
-    const thrown = {
-      '/null': null, '/undefined': undefined, '/symbol': Symbol('thrown'), '/bigint': 7n, '/proxy': proxy,
-      '/trap': { get message() { throw new Error('trap'); }, get stack() { throw new Error('trap'); } },
-      '/inspect': { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('trap'); } },
-    };
-    registerWorkerThread({ handleHttpRequest({ path }) { if (path in thrown) throw thrown[path]; } });
-    const server = start({ bind: '127.0.0.1:0' });
-    const url = 'http://127.0.0.1:' + server.address.port;
-    const statuses = [];
-    for (const path of [...Object.keys(thrown), '/']) statuses.push((await fetch(url + path)).status);
-    console.log(statuses.join(' '));
-    await server.stop();
-    process.exit();`;
-  const log = await runsTo({ stdout: '500 500 500 500 500 500 500 200' }, program);
-  assert.match(log, /handleHttpRequest failed: null/);
-  assert.match(log, /handleHttpRequest failed: Symbol\(thrown\)/);
-});
-
-test('a wrong argument in a handler is an error of that handler alone', async (t) => {
-  const errors = new Inbox();
-  const server = serve(t, {
-    handleHttpRequest: () => ({ body: 'fine' }),
-    handleSocketMessage(data, socketId) {
-      if (data === 'wrong') send(String(socketId), data);
-      send(socketId, data);
-    },
-    handleError: (error) => errors.push(error.code),
-  });
-  const client = await connect(t, server);
-  client.send('wrong');
-  client.send('right');
-  assert.equal(await client.inbox.next(), 'right');
-  assert.equal(await errors.next(), 'WSB_INVALID_ARGUMENT');
-  await stillServesApartFrom(t, server, client);
-});
-
-/** A port that nobody listens on. */
-async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
-test('a start that fails is no half of a start: the port is free and the next one works', async (t) => {
-  const port = await freePort();
-  const bind = `127.0.0.1:${port}`;
-  throwsCode(() => start({ bind }), 'WSB_NO_WORKER');
-  const registration = registerWorkerThread({});
-  try {
-    for (const options of [{ maxMessageSize: -1 }, { maxBodySize: -1 }, { maxBackpressure: -1 }, { maxSize: 1 }]) {
-      throwsCode(() => start({ bind, ...options }), 'WSB_INVALID_ARGUMENT');
-    }
-    const other = net.createServer().listen(port, '127.0.0.1');
-    await once(other, 'listening');
-    throwsCode(() => start({ bind }), 'WSB_ADDRESS_IN_USE');
-    other.close();
-    await once(other, 'close');
-    assert.equal(stats().listeners, 0);
-  } finally {
-    registration.unregister();
-  }
-  const { server, stillServes } = await serveWithBystander(t, { bind });
-  throwsCode(() => start({ bind }), 'WSB_ADDRESS_IN_USE');
-  assert.equal(server.address.port, port);
-  assert.equal(stats().listeners, 1);
-  await stillServes();
-});
-
-/** The first port that everybody may listen on; below it the kernel asks for a right. */
-function firstUnprivilegedPort() {
-  try {
-    return Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'));
-  } catch {
-    return 0;
-  }
-}
-
-test('a privileged port', { skip: firstUnprivilegedPort() < 2 && 'every port is for everybody here' }, async () => {
-  // 65534 is nobody's id on every Linux. The process gives up its rights when the addon is loaded.
-  const program = `
-    const { registerWorkerThread, start, stats } = await import('wsbroker');
-    registerWorkerThread({});
-    if (process.getuid() === 0) process.setuid(65534);
-    try {
-      start({ bind: '127.0.0.1:${firstUnprivilegedPort() - 1}' });
-    } catch ({ name, code, message }) {
-      console.log(name, code, stats().listeners, message.includes('127.0.0.1:${firstUnprivilegedPort() - 1}'));
-    }
-    const server = start({ bind: '127.0.0.1:0' });
-    console.log((await fetch('http://127.0.0.1:' + server.address.port)).status);
-    await server.stop();`;
-  await runsTo({ stdout: 'WsBrokerError WSB_PERMISSION_DENIED 0 true\n503' }, program);
 });

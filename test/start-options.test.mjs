@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import net from 'node:net';
 import os from 'node:os';
@@ -12,6 +12,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { registerWorkerThread, start, stats } from 'wsbroker';
+import { runsTo } from './helpers/program.mjs';
 import { connect, httpUrl, listen, request, serve, throwsCode } from './helpers/serving.mjs';
 import { Inbox } from './helpers/waiting.mjs';
 
@@ -137,6 +138,67 @@ test('a missing right', { skip: !process.seteuid && 'no users here' }, (t) => {
   } finally {
     if (uid === 0) process.seteuid(uid);
   }
+});
+
+/** A port that nobody listens on. */
+async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+test('a start that fails is no half of a start: the port is free and the next one works', async (t) => {
+  const port = await freePort();
+  const bind = `127.0.0.1:${port}`;
+  throwsCode(() => start({ bind }), 'WSB_NO_WORKER');
+  const registration = registerWorkerThread({});
+  try {
+    for (const options of [{ maxMessageSize: -1 }, { maxBodySize: -1 }, { maxBackpressure: -1 }, { maxSize: 1 }]) {
+      throwsCode(() => start({ bind, ...options }), 'WSB_INVALID_ARGUMENT');
+    }
+    const other = net.createServer().listen(port, '127.0.0.1');
+    await once(other, 'listening');
+    throwsCode(() => start({ bind }), 'WSB_ADDRESS_IN_USE');
+    other.close();
+    await once(other, 'close');
+    assert.equal(stats().listeners, 0);
+  } finally {
+    registration.unregister();
+  }
+  const server = serve(t, { handleHttpRequest: () => ({ body: 'fine' }) }, { bind });
+  throwsCode(() => start({ bind }), 'WSB_ADDRESS_IN_USE');
+  assert.equal(server.address.port, port);
+  assert.equal(stats().listeners, 1);
+  assert.equal((await request(server)).body, 'fine');
+});
+
+/** The first port that everybody may listen on; below it the kernel asks for a right. */
+function firstUnprivilegedPort() {
+  try {
+    return Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'));
+  } catch {
+    return 0;
+  }
+}
+
+test('a privileged port', { skip: firstUnprivilegedPort() < 2 && 'every port is for everybody here' }, async () => {
+  // 65534 is nobody's id on every Linux. The process gives up its rights when the addon is loaded.
+  const program = `
+    const { registerWorkerThread, start, stats } = await import('wsbroker');
+    registerWorkerThread({});
+    if (process.getuid() === 0) process.setuid(65534);
+    try {
+      start({ bind: '127.0.0.1:${firstUnprivilegedPort() - 1}' });
+    } catch ({ name, code, message }) {
+      console.log(name, code, stats().listeners, message.includes('127.0.0.1:${firstUnprivilegedPort() - 1}'));
+    }
+    const server = start({ bind: '127.0.0.1:0' });
+    console.log((await fetch('http://127.0.0.1:' + server.address.port)).status);
+    await server.stop();`;
+  await runsTo({ stdout: 'WsBrokerError WSB_PERMISSION_DENIED 0 true\n503' }, program);
 });
 
 test('no worker', () => {
