@@ -3,8 +3,7 @@
 mod support;
 
 use support::{
-    Client, ManualWorker, Peer, SOCKETS, Seen, Server, channel, eventually, first_frame, masked,
-    options,
+    Client, ManualWorker, Peer, SOCKETS, Server, channel, eventually, first_frame, masked, options,
 };
 use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::codec::client::encode_masked;
@@ -26,25 +25,6 @@ fn compressing(memory: CompressionMemory, threshold: usize) -> ListenOptions {
     options
 }
 
-/// Sends every message back as it came.
-fn echo(options: ListenOptions) -> Server {
-    Server::start(options, SOCKETS, |context, event| {
-        if let Seen::Message {
-            socket,
-            payload,
-            text,
-            ..
-        } = event
-        {
-            let message = match std::str::from_utf8(payload) {
-                Ok(payload) if *text => OutboundMessage::text(payload),
-                _ => OutboundMessage::binary(payload),
-            };
-            context.broker.send(*socket, &message);
-        }
-    })
-}
-
 /// Compresses well, and better with a context.
 fn message(n: usize) -> String {
     (0..200)
@@ -55,9 +35,9 @@ fn message(n: usize) -> String {
 #[test]
 fn an_offer_is_answered_in_the_handshake_and_only_where_compression_is_on() {
     let both = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
-    let shared = echo(compressing(SHARED, 0));
-    let dedicated = echo(compressing(DEDICATED, 0));
-    let off = echo(options());
+    let shared = Server::echoing(compressing(SHARED, 0));
+    let dedicated = Server::echoing(compressing(DEDICATED, 0));
+    let off = Server::echoing(options());
     for (server, offer, answer) in [
         (&shared, "permessage-deflate", Some(both)),
         (&dedicated, "permessage-deflate", Some("permessage-deflate")),
@@ -94,7 +74,7 @@ fn an_offer_is_answered_in_the_handshake_and_only_where_compression_is_on() {
 
 #[test]
 fn a_header_that_is_no_list_of_extensions_is_refused_with_400() {
-    let server = echo(compressing(SHARED, 0));
+    let server = Server::echoing(compressing(SHARED, 0));
     for offer in [
         "permessage-deflate;;",
         "=",
@@ -112,7 +92,7 @@ fn a_header_that_is_no_list_of_extensions_is_refused_with_400() {
 
 #[test]
 fn the_reserved_bit_is_for_the_beginning_of_a_message_of_a_socket_that_agreed() {
-    let server = echo(compressing(SHARED, 0));
+    let server = Server::echoing(compressing(SHARED, 0));
     let hello = [0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
     let agreed = "permessage-deflate";
     let continuation = {
@@ -152,7 +132,7 @@ fn the_reserved_bit_is_for_the_beginning_of_a_message_of_a_socket_that_agreed() 
 #[test]
 fn fragments_of_a_compressed_message_may_have_control_frames_between() {
     for memory in [SHARED, DEDICATED] {
-        let server = echo(compressing(memory, 0));
+        let server = Server::echoing(compressing(memory, 0));
         let mut peer = Peer::open(&server, "permessage-deflate");
         for n in 0..3 {
             let text = message(n);
@@ -180,7 +160,7 @@ fn fragments_of_a_compressed_message_may_have_control_frames_between() {
 
 #[test]
 fn with_dedicated_memory_both_directions_refer_to_what_came_before() {
-    let server = echo(compressing(DEDICATED, 0));
+    let server = Server::echoing(compressing(DEDICATED, 0));
     let mut peer = Peer::open(&server, "permessage-deflate");
     assert_eq!(peer.answer.as_deref(), Some("permessage-deflate"));
     let mut sizes = Vec::new();
@@ -200,7 +180,7 @@ fn with_dedicated_memory_both_directions_refer_to_what_came_before() {
 
 #[test]
 fn each_direction_has_the_memory_that_was_agreed_on_for_it() {
-    let server = echo(compressing(DEDICATED, 0));
+    let server = Server::echoing(compressing(DEDICATED, 0));
     for (offer, server_takeover) in [
         ("permessage-deflate; server_no_context_takeover", false),
         ("permessage-deflate; client_no_context_takeover", true),
@@ -328,7 +308,7 @@ fn a_bomb_is_stopped_at_the_limit_and_others_are_still_served() {
     for memory in [SHARED, DEDICATED] {
         let mut options = compressing(memory, 0);
         options.max_message_size = 1 << 20;
-        let server = echo(options);
+        let server = Server::echoing(options);
         let (mut bystander, _) = Peer::open_socket(&server, "permessage-deflate");
         let mut peer = Peer::open(&server, "permessage-deflate");
         let bomb = peer.compress(&vec![0; 64 << 20]);
@@ -385,7 +365,7 @@ fn what_bombs_inflate_to_stays_within_the_bound_of_the_workers_queue() {
 
 #[test]
 fn rubbish_is_answered_with_1007() {
-    let server = echo(compressing(SHARED, 0));
+    let server = Server::echoing(compressing(SHARED, 0));
     for (payload, text) in [
         (
             &[0xFF; 10][..],

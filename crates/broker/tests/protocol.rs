@@ -1,52 +1,23 @@
-//! RFC 6455 on the wire: what a peer may do, what it must not, and how every connection ends.
+//! RFC 6455 on the wire: what a peer may do, and what it must not.
 
 mod support;
 
 use std::time::Duration;
 
-use support::{Client, ManualWorker, SOCKETS, Seen, Server, eventually, masked, options};
+use support::{Client, ManualWorker, SOCKETS, Server, eventually, masked, options};
 use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::codec::client::encode_masked;
-use wsbroker_engine::{Heartbeat, ListenOptions, OutboundMessage, SocketId, StopOptions};
-
-/// Sends every message back as it came.
-fn echo(options: ListenOptions) -> Server {
-    Server::start(options, SOCKETS, |context, event| {
-        if let Seen::Message {
-            socket,
-            payload,
-            text,
-            ..
-        } = event
-        {
-            let message = match std::str::from_utf8(payload) {
-                Ok(payload) if *text => OutboundMessage::text(payload),
-                _ => OutboundMessage::binary(payload),
-            };
-            context.broker.send(*socket, &message);
-        }
-    })
-}
+use wsbroker_engine::{OutboundMessage, StopOptions};
 
 fn fragment(opcode: Opcode, fin: bool, payload: &[u8]) -> Vec<u8> {
     encode_masked(opcode, fin, [9, 8, 7, 6], payload)
-}
-
-fn assert_echoes(client: &mut Client, text: &str) {
-    client.send_text(text);
-    assert_eq!(client.text(), text);
-}
-
-fn closes_of(server: &Server, id: SocketId) -> usize {
-    let closes = server.journal.closes();
-    closes.iter().filter(|(socket, ..)| *socket == id).count()
 }
 
 #[test]
 fn every_breach_is_answered_with_its_close_code_which_can_be_read() {
     let mut small = options();
     small.max_message_size = 1000;
-    let server = echo(small);
+    let server = Server::echoing(small);
     let (mut bystander, _) = server.open();
     let unmasked = vec![0x81, 0x02, b'h', b'i'];
     let huge = |first: u8| [&[0x82, 0xFF, first][..], &[0; 7], &[1, 2, 3, 4]].concat();
@@ -142,8 +113,8 @@ fn every_breach_is_answered_with_its_close_code_which_can_be_read() {
         assert_eq!(server.journal.close_of(id), (*code, reason), "{name}");
         assert_eq!(server.journal.messages_of(id, 1), [b"before"], "{name}");
         drop(client);
-        assert_echoes(&mut bystander, name);
-        assert_eq!(closes_of(&server, id), 1, "{name}");
+        bystander.assert_echoes(name);
+        assert_eq!(server.journal.closes_of(id), 1, "{name}");
         assert_eq!(server.broker.stats().dropped.violations, n as u64 + 1);
     }
     assert_eq!(server.broker.connection_count(), 1);
@@ -155,7 +126,7 @@ const BREACH: [u8; 6] = [0x91, 0x80, 1, 2, 3, 4];
 
 #[test]
 fn messages_before_a_breach_are_answered_before_the_close_frame() {
-    let server = echo(options());
+    let server = Server::echoing(options());
     for _ in 0..20 {
         let (mut client, id) = server.open();
         let bytes: [&[u8]; 3] = [
@@ -222,7 +193,7 @@ fn a_call_that_closes_a_socket_whose_peer_broke_the_protocol_does_not_wait_for_i
 fn a_message_of_exactly_the_limit_is_taken() {
     let mut small = options();
     small.max_message_size = 1000;
-    let server = echo(small);
+    let server = Server::echoing(small);
     let (mut client, _) = server.open();
     client.send_frame(Opcode::Binary, &[7; 1000]);
     assert_eq!(client.data(Opcode::Binary), [7; 1000]);
@@ -234,21 +205,21 @@ fn a_message_of_exactly_the_limit_is_taken() {
 
 #[test]
 fn messages_of_all_header_sizes_come_back_as_they_were() {
-    let server = echo(options());
+    let server = Server::echoing(options());
     let (mut client, _) = server.open();
     for size in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
         let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
         client.send_frame(Opcode::Binary, &payload);
         assert!(client.data(Opcode::Binary) == payload, "{size} bytes");
     }
-    assert_echoes(&mut client, "grüße €");
-    assert_echoes(&mut client, "");
+    client.assert_echoes("grüße €");
+    client.assert_echoes("");
     server.finish();
 }
 
 #[test]
 fn control_frames_between_fragments_are_answered_and_the_message_is_whole() {
-    let server = echo(options());
+    let server = Server::echoing(options());
     let (mut client, id) = server.open();
     // The euro sign is cut across two fragments.
     client.send(fragment(Opcode::Text, false, b"a\xE2"));
@@ -264,7 +235,7 @@ fn control_frames_between_fragments_are_answered_and_the_message_is_whole() {
 
 #[test]
 fn frames_may_be_cut_anywhere() {
-    let server = echo(options());
+    let server = Server::echoing(options());
     let (mut client, id) = server.open();
     let mut bytes = masked(Opcode::Text, b"one");
     bytes.extend(masked(Opcode::Ping, b"two"));
@@ -289,7 +260,7 @@ fn frames_may_be_cut_anywhere() {
 
 #[test]
 fn pings_are_answered_with_their_payload_and_in_order() {
-    let server = echo(options());
+    let server = Server::echoing(options());
     let (mut client, _) = server.open();
     for length in [0, 1, 125] {
         client.send_frame(Opcode::Ping, &vec![length as u8; length]);
@@ -301,204 +272,11 @@ fn pings_are_answered_with_their_payload_and_in_order() {
 }
 
 #[test]
-fn a_close_of_the_peer_is_echoed_and_reported() {
-    let server = echo(options());
-    for (code, reason) in [
-        (1000, ""),
-        (1001, "leaving"),
-        (1013, "é"),
-        (3000, ""),
-        (4999, "own"),
-    ] {
-        let (mut client, id) = server.open();
-        client.send_text("last");
-        client.send_close(code, reason);
-        assert_eq!(client.last_words(), (code, reason.to_owned()));
-        client.end();
-        assert_eq!(server.journal.close_of(id), (code, reason.to_owned()));
-        assert_eq!(server.journal.messages_of(id, 1), [b"last"]);
-        assert!(!server.broker.send(id, &OutboundMessage::text("too late")));
-    }
-    server.finish();
-}
-
-#[test]
-fn a_close_without_a_code_is_reported_as_1005() {
-    let server = echo(options());
-    let (mut client, id) = server.open();
-    client.send_frame(Opcode::Close, b"");
-    assert_eq!(client.close_frame(), (1005, String::new()));
-    client.end();
-    assert_eq!(server.journal.close_of(id), (1005, String::new()));
-    server.finish();
-}
-
-#[test]
-fn what_comes_behind_a_close_frame_is_ignored() {
-    let server = echo(options());
-    let (mut client, id) = server.open();
-    let bytes = [
-        masked(Opcode::Close, &[0x03, 0xE8]),
-        masked(Opcode::Text, b"ghost"),
-        vec![0xFF; 9],
-    ];
-    client.send(bytes.concat());
-    assert_eq!(client.close_frame().0, 1000);
-    client.end();
-    assert_eq!(server.journal.close_of(id).0, 1000);
-    let ghost = server
-        .journal
-        .lock()
-        .iter()
-        .any(|event| event.said(id).is_some());
-    assert!(!ghost);
-    assert_eq!(server.broker.stats().dropped.violations, 0);
-    server.finish();
-}
-
-#[test]
-fn a_close_by_a_call_sends_what_was_queued_first_and_waits_for_the_answer() {
-    let server = echo(options());
-    let (mut client, id) = server.open();
-    for n in 0..100 {
-        assert!(
-            server
-                .broker
-                .send(id, &OutboundMessage::text(&n.to_string()))
-        );
-    }
-    assert!(server.broker.close(id, 4000, "bye"));
-    assert!(!server.broker.close(id, 4001, "twice"));
-    assert_eq!(server.broker.connection_count(), 0, "at once");
-    for n in 0..100 {
-        assert_eq!(client.text(), n.to_string());
-    }
-    assert_eq!(client.close_frame(), (4000, "bye".to_owned()));
-    // Neither a message nor a ping is worth an answer now.
-    client.send_text("late");
-    client.send_frame(Opcode::Ping, b"late");
-    assert_eq!(
-        closes_of(&server, id),
-        0,
-        "not before the peer has answered"
-    );
-    client.send_close(4000, "yes");
-    client.end();
-    assert_eq!(server.journal.close_of(id), (4000, "yes".to_owned()));
-    let late = server
-        .journal
-        .lock()
-        .iter()
-        .any(|event| event.said(id).is_some());
-    assert!(!late);
-    server.finish();
-}
-
-#[test]
-fn both_may_say_goodbye_at_once() {
-    let server = echo(options());
-    for _ in 0..20 {
-        let (mut client, id) = server.open();
-        server.broker.close(id, 4000, "server");
-        client.send_close(4001, "client");
-        let (code, _) = client.close_frame();
-        client.end();
-        assert!([4000, 4001].contains(&code));
-        assert_eq!(server.journal.close_of(id), (4001, "client".to_owned()));
-        assert_eq!(closes_of(&server, id), 1);
-    }
-    server.finish();
-}
-
-#[test]
-fn a_reason_that_is_too_long_is_cut_at_a_character() {
-    let server = echo(options());
-    let (mut client, id) = server.open();
-    server.broker.close(id, 4000, &"é".repeat(100));
-    assert_eq!(client.close_frame(), (4000, "é".repeat(61)));
-    client.send_close(4000, "");
-    client.end();
-    server.finish();
-}
-
-#[test]
-fn a_peer_that_ignores_our_close_is_cut() {
-    let mut hasty = options();
-    hasty.close_timeout = Duration::from_millis(100);
-    let server = echo(hasty);
-    let (mut client, id) = server.open();
-    server.broker.close(id, 4000, "bye");
-    assert_eq!(client.close_frame().0, 4000);
-    client.end();
-    assert_eq!(server.journal.close_of(id), (1006, String::new()));
-    server.finish();
-}
-
-#[test]
-fn a_stream_that_ends_without_a_close_frame_is_reported_as_1006() {
-    let server = echo(options());
-    for n in 0..3 {
-        let (mut client, id) = server.open();
-        assert_echoes(&mut client, "hello");
-        match n {
-            0 => drop(client),
-            1 => {
-                client.shutdown();
-                client.end();
-            }
-            _ => client.reset(),
-        }
-        assert_eq!(server.journal.close_of(id), (1006, String::new()));
-    }
-    server.finish();
-}
-
-#[test]
-fn a_peer_that_falls_silent_is_pinged_and_then_cut() {
-    let mut quick = options();
-    quick.heartbeat = Some(Heartbeat {
-        interval: Duration::from_millis(100),
-        timeout: Duration::from_millis(400),
-    });
-    let server = echo(quick);
-    let (mut silent, silent_id) = server.open();
-    let (mut half, half_id) = server.open();
-    half.send(&masked(Opcode::Text, b"never finished")[..9]);
-    for client in [&mut silent, &mut half] {
-        assert_eq!(client.data(Opcode::Ping), b"");
-        client.drained();
-    }
-    for id in [silent_id, half_id] {
-        assert_eq!(server.journal.close_of(id), (1006, String::new()));
-    }
-    assert_eq!(server.broker.stats().dropped.heartbeat_timeouts, 2);
-    server.finish();
-}
-
-#[test]
-fn a_peer_that_answers_pings_stays() {
-    let mut quick = options();
-    quick.heartbeat = Some(Heartbeat {
-        interval: Duration::from_millis(40),
-        timeout: Duration::from_secs(20),
-    });
-    let server = echo(quick);
-    let (mut client, _) = server.open();
-    for _ in 0..8 {
-        assert_eq!(client.data(Opcode::Ping), b"");
-        client.send_frame(Opcode::Pong, b"");
-    }
-    assert_eq!(server.broker.connection_count(), 1);
-    assert_eq!(server.broker.stats().dropped.heartbeat_timeouts, 0);
-    server.finish();
-}
-
-#[test]
 fn what_goes_in_and_out_is_counted() {
-    let server = echo(options());
+    let server = Server::echoing(options());
     let (mut client, _) = server.open();
-    assert_echoes(&mut client, "12345");
-    assert_echoes(&mut client, "678");
+    client.assert_echoes("12345");
+    client.assert_echoes("678");
     let sent = 2 + 5 + 2 + 3;
     eventually("the counts are in", || {
         server.broker.stats().bytes_out == sent

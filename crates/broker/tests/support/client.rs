@@ -137,6 +137,12 @@ impl Client {
         self.send_frame(Opcode::Text, text.as_bytes());
     }
 
+    /// Has this text sent back.
+    pub(crate) fn assert_echoes(&mut self, text: &str) {
+        self.send_text(text);
+        assert_eq!(self.text(), text);
+    }
+
     pub(crate) fn send_close(&mut self, code: u16, reason: &str) {
         let mut body = code.to_be_bytes().to_vec();
         body.extend_from_slice(reason.as_bytes());

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use wsbroker_engine::{
     Acceptance, Broker, BrokerOptions, ChannelName, Interest, ListenAddress, ListenOptions,
-    Listener, Peers, Rate, Response, SocketId, StopOptions, StopSummary, UpgradeDecision,
+    Listener, OutboundMessage, Peers, Rate, Response, SocketId, StopOptions, StopSummary,
+    UpgradeDecision,
 };
 
 mod client;
@@ -146,6 +147,25 @@ impl Server {
     /// A server that only takes down what happens.
     pub(crate) fn quiet(options: ListenOptions) -> Self {
         Self::start(options, SOCKETS, |_, _| {})
+    }
+
+    /// A server that sends every message back as it came.
+    pub(crate) fn echoing(options: ListenOptions) -> Self {
+        Self::start(options, SOCKETS, |context, event| {
+            if let Seen::Message {
+                socket,
+                payload,
+                text,
+                ..
+            } = event
+            {
+                let message = match std::str::from_utf8(payload) {
+                    Ok(payload) if *text => OutboundMessage::text(payload),
+                    _ => OutboundMessage::binary(payload),
+                };
+                context.broker.send(*socket, &message);
+            }
+        })
     }
 
     pub(crate) fn connect(&self) -> Client {

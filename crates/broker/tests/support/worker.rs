@@ -203,6 +203,12 @@ impl Journal {
             .collect()
     }
 
+    /// How many close events of this socket came so far.
+    pub(crate) fn closes_of(&self, socket: SocketId) -> usize {
+        let closes = self.closes();
+        closes.iter().filter(|(id, ..)| *id == socket).count()
+    }
+
     /// The close event of this socket.
     pub(crate) fn close_of(&self, socket: SocketId) -> (u16, String) {
         self.wait("the close event", |events| {
