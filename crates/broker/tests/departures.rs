@@ -3,13 +3,19 @@
 mod support;
 
 use std::io::{ErrorKind, Write};
+#[cfg(unix)]
+use std::net::Shutdown;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 
 use support::{
-    BOTH, Client, Seen, Server, assert_nothing_left, at_once, eventually, handshake, masked,
-    options, serve_addresses, stop, tell_address,
+    BOTH, Client, Seen, Server, assert_nothing_left, at_once, channel, eventually, handshake,
+    masked, options, serve_addresses, stop, tell_address,
 };
 use wsbroker_engine::codec::Opcode;
-use wsbroker_engine::{Acceptance, BindAddress, ListenOptions, RequestId, UpgradeDecision};
+use wsbroker_engine::{
+    Acceptance, BindAddress, Broker, BrokerOptions, ListenOptions, RequestId, UpgradeDecision,
+};
 
 const REQUEST: &str = "GET /hold HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -167,6 +173,45 @@ fn whoever_leaves_a_unix_socket_is_noticed_too() {
             eventually("it is noticed", || broker.stats().pending_requests == 0);
         }
     }
+    stop(&listener, at_once());
+    worker.end();
+    assert_nothing_left(&broker);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_socket_whose_101_cannot_be_written_does_not_wait_for_its_peer_to_go() {
+    let folder = std::env::temp_dir().join(format!("wsbroker-deaf-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("socket");
+    let broker = Broker::new(BrokerOptions {
+        io_threads: Some(1),
+    });
+    let journal = support::Journal::default();
+    let worker = support::ThreadWorker::start(&broker, BOTH, &journal, tell_address);
+    let bind: BindAddress = format!("unix:{}", path.display()).parse().expect("a path");
+    let listener = broker
+        .listen(ListenOptions::new(bind))
+        .expect("a free path");
+    let mut deaf = UnixStream::connect(&path).expect("the server listens");
+    let asked = handshake("/hold", "");
+    deaf.write_all(asked.as_bytes()).expect("sent");
+    let id = journal.wait("the upgrade", |events| events.iter().find_map(upgrade));
+    // It hears nothing more, but it does not go.
+    deaf.shutdown(Shutdown::Read).expect("shut");
+    let acceptance = UpgradeDecision::Accept(Acceptance {
+        channels: vec![channel("news")],
+        ..Acceptance::default()
+    });
+    broker.decide(id, acceptance);
+    // What the shard has been told before this request it has done when it answers.
+    assert_eq!(Client::connect_unix(&path).get("/").status, 200);
+    assert_eq!(broker.subscriber_count(&channel("news")), 0);
+    let stats = broker.stats();
+    assert_eq!((stats.connections, stats.opened), (0, 0));
+    assert_eq!(stats.dropped.late_responses, 0, "it was accepted");
+    drop(deaf);
     stop(&listener, at_once());
     worker.end();
     assert_nothing_left(&broker);

@@ -170,7 +170,9 @@ async fn serve_http(
             listener.count_forced_connection();
             Some(admission)
         }
-        (end, _, admission) => {
+        (end, upgraded, admission) => {
+            // Its 101 cannot be written. The place is free from now on, however long the peer takes to go.
+            drop(upgraded);
             tokio::select! {
                 () = part(&connection, end, transport) => {}
                 () = StopPhase::cut(&mut phase) => {}
