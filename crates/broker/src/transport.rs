@@ -1,8 +1,8 @@
 //! The byte stream under a connection. TLS will be one more variant here.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -55,6 +55,20 @@ impl Transport {
 }
 
 impl Transport {
+    /// Whether the peer has ended its side in good order, as far as the reactor has been told. What it said before may
+    /// still have to be read.
+    pub(crate) fn has_been_ended(&self) -> bool {
+        let any = Interest::READABLE | Interest::ERROR;
+        let mut readiness = pin!(async { of!(self, stream => stream.ready(any).await) });
+        match readiness
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed() && !ready.is_error(),
+            Poll::Ready(Err(_)) | Poll::Pending => false,
+        }
+    }
+
     /// Waits until the peer has ended its side, or the connection is broken, whatever is still to be read before that.
     pub(crate) async fn ended(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -208,7 +222,6 @@ impl AsyncWrite for &Transport {
 mod tests {
     use std::future::poll_fn;
     use std::io::Write;
-    use std::pin::pin;
     use std::time::Duration;
 
     use tokio::io::AsyncReadExt;
@@ -246,8 +259,14 @@ mod tests {
                     let socket = socket2::SockRef::from(&peer);
                     socket.set_linger(linger).expect("an option");
                 }
+                assert!(!transport.has_been_ended());
                 drop(peer);
-                if looking { looked.await } else { told.await }
+                if looking {
+                    looked.await
+                } else {
+                    told.await
+                }
+                assert_eq!(transport.has_been_ended(), !resets);
             }
         }
     }
