@@ -7,6 +7,8 @@ import net from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
+import v8 from 'node:v8';
+import vm from 'node:vm';
 import { stats } from 'wsbroker';
 import { connectRaw, handshake } from './helpers/raw.mjs';
 import { httpUrl, listen, request, serve } from './helpers/serving.mjs';
@@ -345,6 +347,33 @@ test('the signal aborts whatever the client had sent behind its request, and how
     }
   }
   await eventually(() => assert.equal(stats().pendingRequests, 0));
+});
+
+test('a request that nobody waits for is not kept by a handler that hangs', async (t) => {
+  v8.setFlagsFromString('--expose-gc');
+  const collectGarbage = vm.runInNewContext('gc');
+  const asked = new Inbox();
+  const hang = (incoming) => {
+    asked.push(new WeakRef(incoming));
+    return new Promise(() => {});
+  };
+  const server = serve(t, { handleHttpRequest: hang, handleSocketUpgrade: hang }, { requestTimeout: 100 });
+  const kept = [];
+  for (const head of ['GET / HTTP/1.1\r\nHost: x\r\n\r\n', handshake()]) {
+    const late = (await connectRaw(t, server)).write(head);
+    kept.push(await asked.next());
+    assert.equal((await late.response()).status, 504);
+    const gone = (await connectRaw(t, server)).write(head);
+    kept.push(await asked.next());
+    gone.socket.destroy();
+  }
+  await eventually(() => {
+    collectGarbage();
+    assert.deepEqual(
+      kept.map((request) => request.deref()),
+      kept.map(() => undefined),
+    );
+  });
 });
 
 test('requests on one connection are answered in their order, whichever is ready first', async (t) => {
