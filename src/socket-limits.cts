@@ -15,8 +15,9 @@ export interface SocketRateLimit {
    * nothing from the bucket, so that the application gets just the rate, however much is sent. `'pause'` reads nothing
    * more from the socket until the bucket has paid, so that TCP slows the client down and nothing is lost: what was read
    * together, 1 KiB or what was left in the bucket, is delivered together and waited for longer. A paused socket can be
-   * sent to and closed, and is pinged; that its client has left is noticed when it is read again, or when a ping cannot
-   * be sent.
+   * sent to and closed, and is pinged. One whose client has sent everything and ended the connection is not pinged any
+   * more: it stays open until all of it has been delivered. What is sent to it meanwhile, a pong included, is answered by
+   * the client's system with a reset, and then what has not been read yet may be lost.
    *
    * @defaultValue 'close'
    */

@@ -72,13 +72,9 @@ export interface DropStats {
   slowRequests: number;
   /** Connections cut because their client did not read an answer: `writeTimeout`. */
   unreadResponses: number;
-  /** Upgrades refused because of their origin: `origins`. */
-  refusedOrigins: number;
-  /** Upgrades refused because too many were under way: `limits.handshakes`. */
-  refusedHandshakes: number;
 }
 
-/** Who was turned away, by reason. The first four are named after their {@link Limits}. */
+/** Who was turned away, by reason. The first five are named after their {@link Limits}. */
 export interface LimitedStats {
   /** Connections beyond `limits.connections`. */
   connections: number;
@@ -88,6 +84,12 @@ export interface LimitedStats {
   upgradesPerIp: number;
   /** Requests beyond `limits.requestsPerIp`. */
   requestsPerIp: number;
+  /** Upgrades beyond `limits.handshakes`. */
+  handshakes: number;
+  /** Upgrades from pages of an origin that may not connect (`origins`). */
+  origins: number;
+  /** Requests of which `X-Forwarded-For` and `Forwarded` name different clients (`trustProxy`). */
+  contradictions: number;
   /** Connections and requests of banned clients. What a ban closed when it came is not counted here. */
   banned: number;
   /** Connections closed for want of a sound PROXY header (`proxyProtocol`), or from a peer that may not send one. */

@@ -319,7 +319,10 @@ export interface HttpRequest {
    * `headers['sec-websocket-protocol']`.
    */
   readonly protocol: string | undefined;
-  /** Aborts when the client goes away before it got its answer. */
+  /**
+   * Aborts when the client goes away before it got its answer. A client that ends its own side of the connection, and
+   * would still read, counts as one that goes away: the two cannot be told apart.
+   */
   readonly signal: AbortSignal;
 }
 

@@ -64,8 +64,8 @@ export class WorkerThread {
   /** Sockets that are closed because a handler hung: what still comes of them but the close event is left out. */
   readonly #givenUp = new Set<SocketId>();
   readonly #clock = new HandlerClock((id) => this.#giveUp(id));
-  /** Requests whose handler has returned a promise. */
-  readonly #openRequests = new Map<number, PackedRequest>();
+  /** Requests whose handler has returned a promise; undefined once nobody waits for the answer any more. */
+  readonly #openRequests = new Map<number, PackedRequest | undefined>();
   /** The batch that is being handled. */
   #batch: Batch | undefined;
   /** Sockets that wait elsewhere for this retired worker to be done with them. */
@@ -162,7 +162,7 @@ export class WorkerThread {
           this.#decideUpgrade(id, new PackedRequest(batch.requestBlock));
           break;
         case ABORT:
-          this.#openRequests.get(id)?.abort();
+          this.#abortRequest(id);
           break;
       }
     }
@@ -331,6 +331,14 @@ export class WorkerThread {
       answer: (decision) => decide(id, decision),
       fail: () => refuseWithStatus(id, 500),
     });
+  }
+
+  /** Nobody waits for the answer any more. The handler may never come to an end, and need not keep the request for that. */
+  #abortRequest(id: number): void {
+    const request = this.#openRequests.get(id);
+    if (request === undefined) return;
+    this.#openRequests.set(id, undefined);
+    request.abort();
   }
 
   #handleRequest(id: number, request: PackedRequest, { handler, call, answer, fail }: RequestSteps): void {

@@ -112,7 +112,7 @@ test('a list of origins lets its own in, and whoever is no browser', async (t) =
     { handleSocketUpgrade: ({ headers }) => asked.push(headers.origin), handleHttpRequest: () => ({ body: 'fine' }) },
     { origins: ['https://example.com', 'http://localhost:3000', 'null'] },
   );
-  const { refusedOrigins } = stats().dropped;
+  const { origins } = stats().limited;
   for (const foreign of [
     'https://evil.example',
     'http://example.com',
@@ -123,7 +123,7 @@ test('a list of origins lets its own in, and whoever is no browser', async (t) =
     assert.deepEqual([status, body], [403, 'this origin may not connect\n'], foreign);
     assert.equal(headers['content-type'], 'text/plain; charset=utf-8');
   }
-  assert.equal(stats().dropped.refusedOrigins, refusedOrigins + 4);
+  assert.equal(stats().limited.origins, origins + 4);
   assert.equal(asked.length, 0, 'no handler was asked');
   for (const own of ['https://example.com', 'HTTPS://EXAMPLE.COM:443', 'http://localhost:3000', 'null']) {
     await connect(t, server, from(own));
@@ -165,12 +165,12 @@ test('a function of origins decides in the thread that called start', async (t) 
       },
     },
   );
-  const before = stats().dropped.refusedOrigins;
+  const before = stats().limited.origins;
   await connect(t, server);
   assert.equal(await asked.next(), undefined);
   await connect(t, server, from('https://good.example'));
   assert.equal((await refusal(t, server, from('https://bad.example'))).status, 403);
-  assert.equal(stats().dropped.refusedOrigins, before + 1);
+  assert.equal(stats().limited.origins, before + 1);
   for (const [origin, message] of [
     ['https://throws.example', /^on purpose$/],
     ['https://promises.example', /expected true or false at once; handleSocketUpgrade may decide with a promise/],
@@ -182,7 +182,7 @@ test('a function of origins decides in the thread that called start', async (t) 
     assert.match(error.message, message);
     assert.deepEqual(context, { handler: 'origins' });
   }
-  assert.equal(stats().dropped.refusedOrigins, before + 1);
+  assert.equal(stats().limited.origins, before + 1);
 });
 
 test('many origins at once are all judged, whatever thread handles the sockets', async (t) => {
@@ -327,7 +327,7 @@ test('more handshakes than allowed get 503 without asking anybody', async (t) =>
     },
     { limits: { handshakes: 2 } },
   );
-  const { refusedHandshakes } = stats().dropped;
+  const { handshakes } = stats().limited;
   const first = open(t, server);
   const [opensFirst] = await asked.take(1);
   const second = refusal(t, server, {});
@@ -336,7 +336,7 @@ test('more handshakes than allowed get 503 without asking anybody', async (t) =>
     const { status, headers, body } = await refusal(t, server, {});
     assert.deepEqual([status, headers['retry-after'], body], [503, '1', 'too many handshakes at once\n']);
   }
-  assert.equal(stats().dropped.refusedHandshakes, refusedHandshakes + 5);
+  assert.equal(stats().limited.handshakes, handshakes + 5);
   assert.equal(asked.length, 0);
   opensFirst.resolve(true);
   refusesSecond.resolve(false);

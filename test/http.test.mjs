@@ -7,7 +7,10 @@ import net from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
+import v8 from 'node:v8';
+import vm from 'node:vm';
 import { stats } from 'wsbroker';
+import { connectRaw, handshake } from './helpers/raw.mjs';
 import { httpUrl, listen, request, serve } from './helpers/serving.mjs';
 import { deferred, eventually, Inbox, within } from './helpers/waiting.mjs';
 
@@ -322,6 +325,55 @@ test('a signal that is first read after the client went away is aborted', async 
   await assert.rejects(outgoing, { name: 'AbortError' });
   await eventually(() => assert.equal(stats().pendingRequests, 0));
   await eventually(() => assert.equal(incoming.signal.aborted, true)).finally(release.resolve);
+});
+
+test('the signal aborts whatever the client had sent behind its request, and however it goes', async (t) => {
+  const asked = new Inbox();
+  const hold = ({ signal }) =>
+    new Promise((resolve) => {
+      signal.addEventListener('abort', () => resolve({ status: 204 }));
+      asked.push(signal);
+    });
+  const server = serve(t, { handleHttpRequest: hold, handleSocketUpgrade: hold });
+  for (const head of ['GET / HTTP/1.1\r\nHost: x\r\n\r\n', handshake()]) {
+    for (const behind of ['x', 'x'.repeat(20_000)]) {
+      for (const leave of ['destroy', 'resetAndDestroy']) {
+        const client = (await connectRaw(t, server)).write(head + behind);
+        const signal = await asked.next();
+        assert.equal(signal.aborted, false);
+        client.socket[leave]();
+        await eventually(() => assert.ok(signal.aborted, `${leave}, ${behind.length} bytes`));
+      }
+    }
+  }
+  await eventually(() => assert.equal(stats().pendingRequests, 0));
+});
+
+test('a request that nobody waits for is not kept by a handler that hangs', async (t) => {
+  v8.setFlagsFromString('--expose-gc');
+  const collectGarbage = vm.runInNewContext('gc');
+  const asked = new Inbox();
+  const hang = (incoming) => {
+    asked.push(new WeakRef(incoming));
+    return new Promise(() => {});
+  };
+  const server = serve(t, { handleHttpRequest: hang, handleSocketUpgrade: hang }, { requestTimeout: 100 });
+  const kept = [];
+  for (const head of ['GET / HTTP/1.1\r\nHost: x\r\n\r\n', handshake()]) {
+    const late = (await connectRaw(t, server)).write(head);
+    kept.push(await asked.next());
+    assert.equal((await late.response()).status, 504);
+    const gone = (await connectRaw(t, server)).write(head);
+    kept.push(await asked.next());
+    gone.socket.destroy();
+  }
+  await eventually(() => {
+    collectGarbage();
+    assert.deepEqual(
+      kept.map((request) => request.deref()),
+      kept.map(() => undefined),
+    );
+  });
 });
 
 test('requests on one connection are answered in their order, whichever is ready first', async (t) => {

@@ -77,13 +77,9 @@ pub struct Drops {
     pub slow_requests: u64,
     /// Connections cut because their peer did not read its answer.
     pub unread_responses: u64,
-    /// Upgrades refused because of their origin.
-    pub refused_origins: u64,
-    /// Upgrades refused because too many were under way.
-    pub refused_handshakes: u64,
 }
 
-/// Who was turned away, by reason. The first four are named after their limits.
+/// Who was turned away, by reason. The first five are named after their limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limited {
     /// Connections beyond those of the whole broker.
@@ -94,6 +90,12 @@ pub struct Limited {
     pub upgrades_per_ip: u64,
     /// Other requests beyond the rate of one client.
     pub requests_per_ip: u64,
+    /// Upgrades beyond those that may be under way.
+    pub handshakes: u64,
+    /// Upgrades from pages of an origin that may not connect.
+    pub origins: u64,
+    /// Requests of which two headers of trusted proxies name different clients.
+    pub contradictions: u64,
     /// Connections and requests of banned clients. Those that a ban closed are not counted here.
     pub banned: u64,
     /// Connections closed for want of a sound PROXY header, or from a peer whose header is not believed.
@@ -158,8 +160,6 @@ pub(crate) struct ShardCounters {
     pub(crate) over_rate_closes: Counter,
     pub(crate) slow_requests: Counter,
     pub(crate) unread_responses: Counter,
-    pub(crate) refused_origins: Counter,
-    pub(crate) refused_handshakes: Counter,
 }
 
 impl ShardCounters {
@@ -184,8 +184,6 @@ impl ShardCounters {
         stats.dropped.over_rate_closes += self.over_rate_closes.get();
         stats.dropped.slow_requests += self.slow_requests.get();
         stats.dropped.unread_responses += self.unread_responses.get();
-        stats.dropped.refused_origins += self.refused_origins.get();
-        stats.dropped.refused_handshakes += self.refused_handshakes.get();
     }
 }
 

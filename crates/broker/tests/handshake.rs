@@ -139,7 +139,7 @@ fn an_origin_that_is_not_listed_gets_403_and_no_worker_hears_of_it() {
         let plain = Some("text/plain; charset=utf-8");
         assert_eq!(answer.header("content-type"), plain);
     }
-    assert_eq!(at.broker.stats().dropped.refused_origins, 3);
+    assert_eq!(at.broker.stats().limited.origins, 3);
     // It is a check of upgrades alone: whether pages may read answers, the application says with CORS.
     client.send("GET /page HTTP/1.1\r\nHost: test\r\nOrigin: https://evil.example\r\n\r\n");
     let (id, head) = at.worker.wait_request();
@@ -220,9 +220,9 @@ fn whoever_judges_origins_decides_before_any_worker() {
     at.broker.decide(id, decision);
     client.upgraded();
     at.worker.wait_opened(1);
-    let dropped = at.broker.stats().dropped;
+    let stats = at.broker.stats();
     assert_eq!(
-        (dropped.refused_origins, dropped.unanswered_requests),
+        (stats.limited.origins, stats.dropped.unanswered_requests),
         (1, 2)
     );
     at.finish();
@@ -340,7 +340,7 @@ fn only_so_many_handshakes_are_under_way_whatever_becomes_of_them() {
             (goes(kept_id) && (goes(id) || !matches!(fate, Fate::Gone))).then_some(())
         });
     }
-    assert_eq!(at.broker.stats().dropped.refused_handshakes, 32);
+    assert_eq!(at.broker.stats().limited.handshakes, 32);
     at.finish();
 }
 

@@ -280,6 +280,40 @@ fn a_paused_socket_is_pinged_and_not_cut_for_its_silence() {
 }
 
 #[test]
+fn a_paused_client_that_leaves_in_good_order_has_said_everything_it_sent() {
+    // A read of some 146 messages is waited for for about a second, in which the heartbeat is due many times.
+    let mut options = messages(100, Duration::from_secs(1), OnExceed::Pause);
+    options.heartbeat = Some(Heartbeat {
+        interval: Duration::from_millis(50),
+        timeout: Duration::from_millis(150),
+    });
+    let server = Server::quiet(options);
+    let (mut client, id) = server.open();
+    client.send(numbered(0..400));
+    eventually("it is paused", || server.broker.stats().paused_sockets == 1);
+    drop(client);
+    assert_eq!(server.journal.close_of(id).0, 1006);
+    assert_eq!(server.journal.messages_of(id, 400), numbers(0..400));
+    server.finish();
+}
+
+#[test]
+fn the_socket_of_a_client_that_has_gone_does_not_wait_for_a_handler_that_hangs() {
+    let mut options = options();
+    options.heartbeat = Some(Heartbeat {
+        interval: Duration::from_millis(50),
+        timeout: Duration::from_millis(150),
+    });
+    let server = Server::quiet(options);
+    let (mut client, id) = server.open();
+    server.broker.pause(id);
+    client.send(numbered(0..1));
+    drop(client);
+    assert_eq!(server.journal.close_of(id).0, 1006);
+    server.finish();
+}
+
+#[test]
 fn each_socket_has_a_bucket_of_its_own_whatever_its_shard() {
     const SOCKETS: usize = 16;
     let server = Server::quiet(messages(100, NEVER, OnExceed::Drop));

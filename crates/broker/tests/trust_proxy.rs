@@ -109,6 +109,37 @@ fn headers_that_contradict_each_other_are_refused() {
         ask("Forwarded: for=\"[2001:db8::1]:4711\";proto=https").text(),
         "2001:db8::1"
     );
+    assert_eq!(server.broker.stats().limited.contradictions, 1);
+    server.finish();
+}
+
+/// Any client behind a proxy that sets one header can send the other.
+#[test]
+fn a_contradiction_costs_neither_whom_it_names_nor_the_proxy() {
+    let server = serve_addresses(|options| {
+        options.trust_proxy = TrustProxy::Hops(1);
+        options.limits.requests_per_ip = once(1);
+        options.limits.upgrades_per_ip = once(1);
+    });
+    let mut proxy = server.connect();
+    let both = "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.2\r\n";
+    for _ in 0..3 {
+        let request = format!("GET / HTTP/1.1\r\nHost: test\r\n{both}\r\n");
+        assert_eq!(proxy.request(&request).status, 400);
+        assert_eq!(proxy.request(&handshake("/", both)).status, 400);
+    }
+    for header in [
+        "",
+        "X-Forwarded-For: 192.0.2.1\r\n",
+        "Forwarded: for=192.0.2.2\r\n",
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: test\r\n{header}\r\n");
+        assert_eq!(proxy.request(&request).status, 200, "{header}");
+        assert_eq!(proxy.request(&request).status, 429, "{header}");
+    }
+    let limited = server.broker.stats().limited;
+    assert_eq!((limited.contradictions, limited.requests_per_ip), (6, 3));
+    assert_eq!(server.broker.stats().requests, 3);
     server.finish();
 }
 

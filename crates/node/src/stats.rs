@@ -60,8 +60,6 @@ fn dropped<'cx>(cx: &mut Cx<'cx>, dropped: &Drops) -> JsResult<'cx, JsObject> {
             ("heartbeatTimeouts", dropped.heartbeat_timeouts),
             ("slowRequests", dropped.slow_requests),
             ("unreadResponses", dropped.unread_responses),
-            ("refusedOrigins", dropped.refused_origins),
-            ("refusedHandshakes", dropped.refused_handshakes),
         ],
     )
 }
@@ -74,6 +72,9 @@ fn limited<'cx>(cx: &mut Cx<'cx>, limited: &Limited) -> JsResult<'cx, JsObject> 
             ("connectionsPerIp", limited.connections_per_ip),
             ("upgradesPerIp", limited.upgrades_per_ip),
             ("requestsPerIp", limited.requests_per_ip),
+            ("handshakes", limited.handshakes),
+            ("origins", limited.origins),
+            ("contradictions", limited.contradictions),
             ("banned", limited.banned),
             ("proxyProtocol", limited.proxy_protocol),
         ],

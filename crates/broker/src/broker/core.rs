@@ -1,6 +1,6 @@
 //! What the threads of a broker share, and what its calls have in common.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(crate) struct Core {
     /// The listeners that have been started, until one is found to be gone. Held to go through them; nothing is locked
     /// under it but what wakes their connections.
     listeners: Mutex<Vec<Weak<ListenerShared>>>,
+    /// The first shard has been asked to wake the listeners' connections.
+    is_alert: AtomicBool,
     shards: OnceLock<Vec<Arc<ShardHandle>>>,
     /// Held while the shards are started: two first listeners at once start one set.
     starting: Mutex<()>,
@@ -52,6 +54,7 @@ impl Core {
             counters: CallCounters::default(),
             entrance: Entrance::new(),
             listeners: Mutex::default(),
+            is_alert: AtomicBool::new(false),
             shards: OnceLock::new(),
             starting: Mutex::new(()),
             shortest_deadline: AtomicU64::new(u64::MAX),
@@ -186,8 +189,20 @@ impl Core {
         listeners.push(Arc::downgrade(listener));
     }
 
-    /// Makes the HTTP connections of all listeners look at the bans again.
+    /// Has the HTTP connections of all listeners look at the bans again. They are woken once for as many bans as come
+    /// before they are.
     pub(super) fn alert_connections(&self) {
+        // Without threads there is no connection.
+        if let Some(shard) = self.shards.get().and_then(|shards| shards.first())
+            && !self.is_alert.swap(true, Ordering::AcqRel)
+        {
+            shard.send(Command::Alert);
+        }
+    }
+
+    /// Wakes them: whoever has banned somebody before this need not do so again.
+    pub(crate) fn wake_connections(&self) {
+        self.is_alert.swap(false, Ordering::AcqRel);
         self.listeners.lock().retain(|listener| {
             let listener = listener.upgrade();
             listener.as_deref().map(ListenerShared::alert).is_some()
@@ -302,4 +317,25 @@ pub(crate) struct Publication {
     pub(crate) except: Option<SocketId>,
     /// Members for whom too much waited, in the order of `members`: no room was taken for them.
     pub(crate) skipped: Vec<SocketId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_woken_once_for_the_bans_before_and_again_for_those_after() {
+        let core = Core::new(BrokerOptions::default());
+        core.alert_connections(); // there is nobody yet
+        let shard = ShardHandle::new(0);
+        core.use_shards(vec![Arc::clone(&shard)]);
+        for _ in 0..2 {
+            for _ in 0..3 {
+                core.alert_connections();
+            }
+            let commands = shard.take_commands();
+            assert!(matches!(commands.as_slice(), [Command::Alert]));
+            core.wake_connections();
+        }
+    }
 }

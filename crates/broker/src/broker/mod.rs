@@ -222,6 +222,9 @@ impl Broker {
     ///
     /// New connections are closed at accept, requests through trusted proxies answered 403. Open HTTP connections are
     /// closed at once, sockets with 1008 and the reason `banned`; how many sockets that were.
+    ///
+    /// Each call looks at every open socket, and has the open HTTP connections look at the bans; the latter once for calls
+    /// that follow each other closely.
     pub fn ban(&self, network: Cidr, duration: Option<Duration>) -> usize {
         let now = self.core.entrance.now();
         let until = duration.map(|duration| now.saturating_add(milliseconds(duration).max(1)));

@@ -55,6 +55,9 @@ fn client_of(connection: &Connection, head: &request::Parts) -> Result<ClientAdd
         return Ok(connection.peer);
     }
     forwarded::client(connection.peer, &head.headers, trust).map_err(|Contradiction| {
+        // It costs nobody anything: any client behind a proxy that sets one header can send the other one, so neither
+        // address is to be charged for it, and the proxy has requests of its own.
+        count(&connection.listener.entrance.refusals.contradictions);
         tracing::debug!(peer = %connection.peer, "two headers name different clients");
         let text = "X-Forwarded-For and Forwarded name different clients; a proxy has to set both or remove one\n";
         Response::plain(StatusCode::BAD_REQUEST, text)

@@ -22,7 +22,7 @@ use super::admission::charge_unparsed;
 use super::deadlines::{Deadlines, Overdue};
 use super::exchange::exchange;
 use super::opening::proxy_header;
-use super::timed::{Alarm, Timed};
+use super::timed::{Alarm, Departure, Timed};
 use crate::client::ClientAddress;
 use crate::limits::clients::ClientConnection;
 use crate::listener::{Admission, Handshake, ListenerShared, StopPhase, TooManyConnections};
@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub(super) remote_address: String,
     /// It is one connection too many: nothing is served on it.
     pub(super) refusal: Option<TooManyConnections>,
+    /// hyper has found nothing to read and is told when something comes.
+    pub(super) is_awaited: AtomicBool,
     /// An answer went out before its request had been read to the end.
     pub(super) cut_short: AtomicBool,
     /// Filled by the exchange that answers 101.
@@ -74,6 +76,8 @@ enum End {
     /// hyper is done with it, or it has become a WebSocket.
     Done(hyper::Result<()>),
     Overdue(Overdue),
+    /// Its peer has gone while it waited for an answer.
+    Gone,
     /// Its peer has been banned.
     Banned,
     /// By the deadline of a stop.
@@ -121,6 +125,7 @@ async fn serve_http(
         peer,
         remote_address: peer.to_string(),
         refusal: admission.refusal(),
+        is_awaited: AtomicBool::new(false),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
         deadlines: Mutex::new(Deadlines::new(&listener.options)),
@@ -138,13 +143,13 @@ async fn serve_http(
         .max_headers(options.max_headers)
         .max_buf_size(READ_AHEAD.max(options.max_header_size))
         .serve_connection(
-            TokioIo::new(Timed::new(transport, Arc::clone(&connection))),
+            TokioIo::new(Timed::new(&transport, Arc::clone(&connection))),
             service,
         );
 
-    let end = drive(&mut http, &connection, &mut phase).await;
-    let parts = http.into_parts();
-    let transport = parts.io.into_inner().into_inner();
+    let end = drive(&mut http, &transport, &connection, &mut phase).await;
+    // The handshake's client may have sent frames right behind its request.
+    let early = http.into_parts().read_buf;
     let upgraded = connection.upgraded.lock().take();
     match (end, upgraded, admission) {
         (End::Done(Ok(())), Some(upgraded), Admission::Served(mut guard)) => {
@@ -154,8 +159,7 @@ async fn serve_http(
             shard.send(Command::Adopt {
                 reserved: upgraded.reserved,
                 transport,
-                // The handshake's client may have sent frames right behind its request.
-                early: parts.read_buf,
+                early,
                 guard,
                 handshake: upgraded.handshake,
             });
@@ -166,7 +170,9 @@ async fn serve_http(
             listener.count_forced_connection();
             Some(admission)
         }
-        (end, _, admission) => {
+        (end, upgraded, admission) => {
+            // Its 101 cannot be written. The place is free from now on, however long the peer takes to go.
+            drop(upgraded);
             tokio::select! {
                 () = part(&connection, end, transport) => {}
                 () = StopPhase::cut(&mut phase) => {}
@@ -176,9 +182,10 @@ async fn serve_http(
     }
 }
 
-/// Lets hyper work until it is done, its peer has taken too long, or the deadline of a stop is over.
+/// Lets hyper work until it is done, its peer has gone or taken too long, or the deadline of a stop is over.
 async fn drive<S>(
-    http: &mut http1::Connection<TokioIo<Timed>, S>,
+    http: &mut http1::Connection<TokioIo<Timed<'_>>, S>,
+    transport: &Transport,
     connection: &Connection,
     phase: &mut watch::Receiver<StopPhase>,
 ) -> End
@@ -187,6 +194,7 @@ where
 {
     let mut draining = false;
     let mut alarm = Alarm::default();
+    let mut departure = Departure::new(transport);
     loop {
         tokio::select! {
             biased;
@@ -201,6 +209,7 @@ where
                 StopPhase::Draining => {}
                 StopPhase::Cut => return End::Cut,
             },
+            () = poll_fn(|cx| departure.poll_gone(cx, connection)) => return End::Gone,
             overdue = poll_fn(|cx| alarm.poll_overdue(cx, &connection.deadlines)) => match overdue {
                 Overdue::Body => {} // its exchange sees it when hyper is polled again
                 overdue => return End::Overdue(overdue),
@@ -234,6 +243,10 @@ async fn part(connection: &Connection, end: End, mut transport: Transport) {
             counters.unread_responses.add(1);
             tracing::debug!(%peer, "a peer does not read its answer");
             return transport.reset();
+        }
+        End::Gone => {
+            tracing::debug!(%peer, "a peer left before its answer");
+            true
         }
         // Of a request of which nothing came nothing is lost; a body is its exchange's.
         End::Overdue(Overdue::Idle | Overdue::Body) | End::Banned | End::Cut => false,

@@ -149,6 +149,11 @@ impl Deadlines {
         self.blocked = None;
     }
 
+    /// Whether a request has been read and has no answer yet.
+    pub(super) fn is_handling(&self) -> bool {
+        matches!(self.stage, Stage::Handler { .. })
+    }
+
     /// Whether anything has a deadline at the moment, and so whether it is worth looking at the clock.
     pub(super) fn is_waiting(&self) -> bool {
         self.blocked.is_some()

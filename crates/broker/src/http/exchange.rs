@@ -23,6 +23,7 @@ use super::upgrade;
 use crate::dispatch::request_block::{request_block, set_protocol};
 use crate::id::RequestId;
 use crate::limits::clients::Act;
+use crate::limits::entrance::count;
 use crate::listener::Handshake;
 use crate::shard::inbox::{Command, Terms, UpgradeReply};
 use crate::shard::origin_refused;
@@ -188,19 +189,18 @@ async fn open_socket(
     head: &request::Parts,
     asker: Asker,
 ) -> Result<HttpResponse, Response> {
-    let (listener, counters) = (&connection.listener, &connection.shard.counters);
+    let listener = &connection.listener;
     let key = upgrade::check(head)?;
     let extension = upgrade::negotiate(head, listener.options.compression.as_ref())?;
     let question = match listener.options.origins.check(&head.headers) {
         OriginCheckup::Allowed => None,
         OriginCheckup::Asked(question) => Some(question),
         OriginCheckup::Refused => {
-            counters.refused_origins.add(1);
-            return Err(origin_refused());
+            return Err(origin_refused(listener));
         }
     };
     let Some(handshake) = Handshake::begin(listener) else {
-        counters.refused_handshakes.add(1);
+        count(&listener.entrance.refusals.handshakes);
         let text = "too many handshakes at once\n";
         let refusal = Response::plain(StatusCode::SERVICE_UNAVAILABLE, text);
         return Err(refusal.with("retry-after", "1"));

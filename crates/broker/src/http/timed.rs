@@ -1,8 +1,10 @@
-//! The stream under hyper, which sees bytes come and go, and the one timer of a connection.
+//! The stream under hyper, which sees bytes come and go, the one timer of a connection, and who looks for its end where
+//! hyper does not.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
@@ -14,24 +16,20 @@ use super::deadlines::{Deadlines, Overdue};
 use crate::transport::Transport;
 
 /// Tells the connection's deadlines what the peer does.
-pub(super) struct Timed {
-    transport: Transport,
+pub(super) struct Timed<'a> {
+    transport: &'a Transport,
     connection: Arc<Connection>,
     /// The last write was refused.
     is_blocked: bool,
 }
 
-impl Timed {
-    pub(super) fn new(transport: Transport, connection: Arc<Connection>) -> Self {
+impl<'a> Timed<'a> {
+    pub(super) fn new(transport: &'a Transport, connection: Arc<Connection>) -> Self {
         Self {
             transport,
             connection,
             is_blocked: false,
         }
-    }
-
-    pub(super) fn into_inner(self) -> Transport {
-        self.transport
     }
 
     fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -46,14 +44,17 @@ impl Timed {
     }
 }
 
-impl AsyncRead for Timed {
+impl AsyncRead for Timed<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = ready!(Pin::new(&mut self.transport).poll_read(cx, buffer));
+        let result = Pin::new(&mut self.transport).poll_read(cx, buffer);
+        let is_awaited = &self.connection.is_awaited;
+        is_awaited.store(result.is_pending(), Ordering::Relaxed);
+        let result = ready!(result);
         if buffer.filled().len() > before {
             self.connection.deadlines.lock().received();
         }
@@ -61,7 +62,7 @@ impl AsyncRead for Timed {
     }
 }
 
-impl AsyncWrite for Timed {
+impl AsyncWrite for Timed<'_> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -130,6 +131,37 @@ impl Alarm {
                 ready!(timer.as_mut().poll(cx));
             }
         }
+    }
+}
+
+/// Notices that the peer has gone while its request waits for an answer. hyper does so by reading, but it reads nothing
+/// more once it has bytes that are not of that request.
+pub(super) struct Departure<'a> {
+    transport: &'a Transport,
+    /// Made when it is needed first, which most connections never do.
+    ended: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+}
+
+impl<'a> Departure<'a> {
+    pub(super) fn new(transport: &'a Transport) -> Self {
+        Self {
+            transport,
+            ended: None,
+        }
+    }
+
+    /// To be polled behind hyper, and no more once it is ready.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
+        if connection.is_awaited.load(Ordering::Relaxed)
+            || !connection.deadlines.lock().is_handling()
+        {
+            return Poll::Pending;
+        }
+        let transport = self.transport;
+        let ended = self
+            .ended
+            .get_or_insert_with(|| Box::pin(transport.ended()));
+        ended.as_mut().poll(cx)
     }
 }
 

@@ -30,6 +30,9 @@ pub(crate) struct Refusals {
     pub(crate) connections_per_ip: AtomicU64,
     pub(crate) upgrades_per_ip: AtomicU64,
     pub(crate) requests_per_ip: AtomicU64,
+    pub(crate) handshakes: AtomicU64,
+    pub(crate) origins: AtomicU64,
+    pub(crate) contradictions: AtomicU64,
     pub(crate) banned: AtomicU64,
     pub(crate) proxy_protocol: AtomicU64,
 }
@@ -95,6 +98,9 @@ impl Refusals {
             connections_per_ip: read(&self.connections_per_ip),
             upgrades_per_ip: read(&self.upgrades_per_ip),
             requests_per_ip: read(&self.requests_per_ip),
+            handshakes: read(&self.handshakes),
+            origins: read(&self.origins),
+            contradictions: read(&self.contradictions),
             banned: read(&self.banned),
             proxy_protocol: read(&self.proxy_protocol),
         }

@@ -111,6 +111,8 @@ pub(crate) enum Command {
     },
     /// The deadline of a stop is over: cut what is left.
     CutListener(Arc<ListenerShared>),
+    /// Wake the HTTP connections of all shards: somebody has been banned.
+    Alert,
     /// Run a task on the shard's runtime.
     Spawn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
 }

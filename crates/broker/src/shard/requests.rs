@@ -12,6 +12,7 @@ use crate::dispatch::roster::UpgradeTurn;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
+use crate::limits::entrance::count;
 use crate::listener::ListenerShared;
 
 /// A request that was, or is about to be, given to a worker.
@@ -131,10 +132,7 @@ impl Shard {
             OriginVerdict::Allowed => {
                 return self.upgrade(id, block, terms, reply, since);
             }
-            OriginVerdict::Refused => {
-                self.handle.counters.refused_origins.add(1);
-                origin_refused()
-            }
+            OriginVerdict::Refused => origin_refused(&terms.listener),
             OriginVerdict::Failed => {
                 let text = "Internal Server Error\n";
                 Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text)
@@ -281,7 +279,8 @@ impl Shard {
 }
 
 /// Pages of that origin may not connect.
-pub(crate) fn origin_refused() -> Response {
+pub(crate) fn origin_refused(listener: &ListenerShared) -> Response {
+    count(&listener.entrance.refusals.origins);
     let text = "this origin may not connect\n";
     Response::plain(StatusCode::FORBIDDEN, text)
 }

@@ -138,6 +138,14 @@ impl Socket {
         self.held || self.parked || self.inflating || paused.is_some()
     }
 
+    /// Its peer has ended the stream and gone, and what it said before waits to be read. A ping would draw a reset, and
+    /// with the next one that would be lost. A handler that hangs waits for nobody's words: what keeps such a socket from
+    /// being read may never end, and the socket of a peer that has gone should.
+    pub(super) fn has_last_words(&self) -> bool {
+        let transport = self.transport.as_ref().filter(|_| !self.held);
+        transport.is_some_and(Transport::has_been_ended)
+    }
+
     /// The open event has gone and the close event has not.
     pub(super) fn is_live(&self) -> bool {
         let reported = matches!(self.phase, Phase::Failing { .. } | Phase::Finishing { .. });

@@ -96,7 +96,9 @@ impl Shard {
                 if socket.is_unread() && silence >= heartbeat.interval {
                     // It is us who do not listen. Proxies on the way want to see something all the same.
                     socket.heard = self.now;
-                    self.ping(key);
+                    if !socket.has_last_words() {
+                        self.ping(key);
+                    }
                 } else if silence >= heartbeat.timeout {
                     tracing::debug!(socket = %socket.entry.id, "a peer fell silent");
                     self.handle.counters.heartbeat_timeouts.add(1);

@@ -212,6 +212,7 @@ impl Shard {
                 self.stop_listener(listener, code, reason, spread);
             }
             Command::CutListener(listener) => self.cut_listener(&listener),
+            Command::Alert => self.core.wake_connections(),
             Command::Spawn(task) => {
                 tokio::spawn(task);
             }
