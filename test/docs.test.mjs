@@ -90,6 +90,7 @@ describe('the README', () => {
     'CONTRIBUTING.md',
     'SECURITY.md',
     'CHANGELOG.md',
+    'docs/attacks.md',
     'docs/performance.md',
   ]) {
     it(`leads somewhere with every link: ${file}`, async () => {
