@@ -223,9 +223,10 @@ fn pausing_is_exact_over_time() {
     let began = Instant::now();
     client.send(frame.repeat(60));
     server.journal.messages_of(id, 60);
-    // The one that makes the debt is delivered, and the next when it is paid: 60 need 50 tokens, less that one.
+    // The one that makes the debt is delivered, and the next when it is paid: 60 need 50 tokens, less that one. The
+    // clock of a shard counts whole milliseconds, of which one had begun before.
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(49 * 20), "{took:?}");
+    assert!(took >= Duration::from_millis(49 * 20 - 1), "{took:?}");
     server.finish();
 }
 
