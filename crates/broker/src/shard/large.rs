@@ -15,8 +15,8 @@ use crate::codec::{Inflater, LargeMessage, Postponed};
 /// A message of so many compressed bytes is inflated at once.
 pub(super) const INFLATED_AT_ONCE: usize = 2 * 1024;
 
-/// So many bytes of a larger one at a time: 100 µs if they are nothing but code tables, some µs otherwise.
-pub(super) const PIECE: usize = 1024;
+/// So many bytes of a larger one at a time: up to 25 µs if they are nothing but code tables, less than one otherwise.
+pub(super) const PIECE: usize = 256;
 
 /// A message comes behind those that have arrived less than this many milliseconds later for each KiB that they are
 /// shorter. So long ones wait for short ones, but not for ever.

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 /// A read that filled what it was given and took longer gets half of it the next time.
-const LONG: Duration = Duration::from_micros(50);
+const LONG: Duration = Duration::from_micros(25);
 
 /// One that took less gets twice as much. Far enough from half of [`LONG`], so that it does not change all the time.
-const SHORT: Duration = Duration::from_micros(12);
+const SHORT: Duration = Duration::from_micros(6);
 
 /// Below this part a read's system call costs more than what it brings.
-const SMALLEST: u8 = 5;
+const SMALLEST: u8 = 6;
 
 /// A part of the read buffer: a half for each step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,9 +51,9 @@ mod tests {
     fn the_slice_follows_what_comes() {
         let mut slice = Slice::default();
         assert_eq!(settle(&mut slice, 0), 65536, "cheap bytes");
-        assert_eq!(settle(&mut slice, 3), 16384);
-        assert_eq!(settle(&mut slice, 1_000), 2048, "not below the smallest");
-        assert_eq!(settle(&mut slice, 3), 4096, "up until it is not short");
+        assert_eq!(settle(&mut slice, 3), 8192);
+        assert_eq!(settle(&mut slice, 1_000), 1024, "not below the smallest");
+        assert_eq!(settle(&mut slice, 3), 2048, "up until it is not short");
         assert_eq!(settle(&mut slice, 0), 65536);
     }
 

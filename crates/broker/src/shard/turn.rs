@@ -31,7 +31,7 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 
 /// For so long a turn goes on with sockets that had more than one read, behind those of which there is news: what a
 /// client that says little waits for those that say much. Fewer system calls for the latter do not pay for a longer one.
-pub(super) const TIME_FOR_MORE: Duration = Duration::from_micros(50);
+pub(super) const TIME_FOR_MORE: Duration = Duration::from_micros(20);
 
 /// Everything an I/O thread owns. No lock is needed for any of it.
 pub(super) struct Shard {
