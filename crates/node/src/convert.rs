@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use neon::prelude::*;
+use neon::result::Throw;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
 use wsbroker_engine::{ChannelName, OutboundMessage, RequestId, Response, SocketId};
@@ -139,12 +140,30 @@ fn channel_name_of<'cx>(
     with_data(cx, value, |data| ChannelName::new(data.as_bytes()).ok())
 }
 
+/// The values of an array. Neon's own way to ask for its length panics in a thread that is being terminated, where it is
+/// refused, and a panic there ends the process.
+pub(crate) fn array_values<'cx>(
+    cx: &mut Cx<'cx>,
+    array: Handle<'cx, JsArray>,
+) -> NeonResult<Vec<Handle<'cx, JsValue>>> {
+    let mut length = 0;
+    // SAFETY: `array` is an array of the environment that `cx` stands for.
+    let status =
+        unsafe { node_api::get_array_length(cx.to_raw(), array.to_raw(), &raw mut length) };
+    if status.is_err() {
+        // SAFETY: an array has a length, so this is refused only while an exception is pending.
+        return Err(unsafe { Throw::new() });
+    }
+    (0..length).map(|index| array.get(cx, index)).collect()
+}
+
 /// An array of channel names.
 pub(crate) fn channel_names(
     cx: &mut FunctionContext,
     index: usize,
 ) -> NeonResult<Vec<ChannelName>> {
-    let values = cx.argument::<JsArray>(index)?.to_vec(cx)?;
+    let array = cx.argument::<JsArray>(index)?;
+    let values = array_values(cx, array)?;
     let mut names = Vec::with_capacity(values.len());
     for value in values {
         names.extend(channel_name_of(cx, value)?);

@@ -94,13 +94,13 @@ fn origins<'cx>(
 }
 
 /// Strings, each of which the engine can parse.
-fn list<T: FromStr>(
-    cx: &mut Cx,
-    strings: Handle<JsArray>,
+fn list<'cx, T: FromStr>(
+    cx: &mut Cx<'cx>,
+    strings: Handle<'cx, JsArray>,
     name: &'static str,
 ) -> NeonResult<Result<Vec<T>, StartError>> {
     let mut parsed = Vec::new();
-    for value in strings.to_vec(cx)? {
+    for value in convert::array_values(cx, strings)? {
         let text = value.downcast_or_throw::<JsString, _>(cx)?.value(cx);
         match text.parse() {
             Ok(value) => parsed.push(value),
@@ -221,7 +221,8 @@ fn proxy_protocol<'cx>(
 /// Networks, and `unix` for those on a Unix socket. What is neither trusts nobody.
 fn peers<'cx>(cx: &mut Cx<'cx>, value: Handle<'cx, JsValue>) -> NeonResult<Peers> {
     let mut peers = Peers::default();
-    for name in value.downcast_or_throw::<JsArray, _>(cx)?.to_vec(cx)? {
+    let names = value.downcast_or_throw::<JsArray, _>(cx)?;
+    for name in convert::array_values(cx, names)? {
         let name = name.downcast_or_throw::<JsString, _>(cx)?.value(cx);
         if name == "unix" {
             peers.unix = true;
