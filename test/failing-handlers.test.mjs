@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { send } from 'wsbroker';
 import { runsTo } from './helpers/program.mjs';
-import { connect, open, request, serve } from './helpers/serving.mjs';
+import { connect, open, request, serve, stillServes } from './helpers/serving.mjs';
 import { Inbox, within } from './helpers/waiting.mjs';
 
 /** What application code may do wrong instead of an answer. */
@@ -71,15 +71,6 @@ for (const [how, misbehave] of Object.entries(MISDEEDS)) {
     }
     assert.equal(errors.length, 0);
   });
-}
-
-async function stillServes(t, server, bystander) {
-  bystander.send('still there');
-  assert.equal(await bystander.inbox.next(), 'still there');
-  assert.equal((await request(server)).body, 'fine');
-  const newcomer = await connect(t, server);
-  newcomer.send('hello');
-  assert.equal(await newcomer.inbox.next(), 'hello');
 }
 
 test('whatever a handler throws can be told on stderr', async () => {

@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { connectionCount, send, stats } from 'wsbroker';
 import { closeFrame, connectRaw, frame, handshake, OPCODE, upgradeRaw } from './helpers/raw.mjs';
-import { connect, request, serve } from './helpers/serving.mjs';
+import { connect, serve, stillServes } from './helpers/serving.mjs';
 import { eventually, Inbox, within } from './helpers/waiting.mjs';
 
 const PROGRAM = fileURLToPath(new URL('fixtures/program.mjs', import.meta.url));
@@ -30,17 +30,12 @@ async function serveWithBystander(t, options) {
     options,
   );
   const bystander = await connect(t, server);
-  return { server, closes, bystander, stillServes: () => stillServes(t, server, bystander) };
+  return { server, closes, bystander, stillServes: () => stillServesAlone(t, server, bystander) };
 }
 
-/** Whoever was there is still served, and so is whoever comes. */
-async function stillServes(t, server, bystander) {
-  bystander.send('still there');
-  assert.equal(await bystander.inbox.next(), 'still there');
-  assert.equal((await request(server)).body, 'fine');
-  const newcomer = await connect(t, server);
-  newcomer.send('hello');
-  assert.equal(await newcomer.inbox.next(), 'hello');
+/** And of those who came for it nobody is left. */
+async function stillServesAlone(t, server, bystander) {
+  const newcomer = await stillServes(t, server, bystander);
   newcomer.terminate();
   await eventually(() => assert.equal(connectionCount(), 1));
 }

@@ -120,3 +120,14 @@ export function throwsCode(call, code) {
   }
   assert.fail(`expected an error with the code ${code}`);
 }
+
+/** Whoever was there is still served by an echo, and so is whoever comes: the newcomer. */
+export async function stillServes(t, server, bystander) {
+  bystander.send('still there');
+  assert.equal(await bystander.inbox.next(), 'still there');
+  assert.equal((await request(server)).body, 'fine');
+  const newcomer = await connect(t, server);
+  newcomer.send('hello');
+  assert.equal(await newcomer.inbox.next(), 'hello');
+  return newcomer;
+}
