@@ -12,6 +12,8 @@
  * word 6    open, message, drain, close: how many milliseconds the handler may take; 0: any time
  * then      the token, padded to a multiple of 4; the payload; padding to a multiple of 4
  * ```
+ *
+ * The data of a large text, which a flag tells, is not in its record: the addon gives one after the other.
  */
 
 /** The kinds of event. */
@@ -26,6 +28,8 @@ export const ABORT = 7;
 const FLAG_TEXT = 1;
 /** A text message of nothing but ASCII, for which the latin1 decoder is the fastest. */
 const FLAG_ASCII = 2;
+/** A text message whose data is not in its record. */
+const FLAG_LARGE = 4;
 
 const HEAD_BYTES = 28;
 const NO_TOKEN = 0xffff_ffff;
@@ -50,7 +54,11 @@ export class Batch {
   #start = 0;
   #end = 0;
 
-  constructor(bytes: Buffer) {
+  /** Fetches the next large text. */
+  readonly #takeLargeText: () => string;
+
+  constructor(bytes: Buffer, takeLargeText: () => string) {
+    this.#takeLargeText = takeLargeText;
     // The addon's buffers have a store of their own, which is aligned; another runtime might cut them from a pool.
     const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(Uint8Array.from(bytes).buffer);
     this.#bytes = aligned as Decoder;
@@ -67,7 +75,7 @@ export class Batch {
 
   /** The sockets of the current record and of those behind it. */
   socketsLeft(): Set<number> {
-    const rest = new Batch(this.#bytes);
+    const rest = new Batch(this.#bytes, this.#takeLargeText);
     rest.#end = this.#start;
     const sockets = new Set<number>();
     while (rest.next()) if (rest.kind <= CLOSE) sockets.add(rest.id);
@@ -100,9 +108,10 @@ export class Batch {
     return this.#bytes.subarray(start, start + length);
   }
 
-  /** A message's data as handlers get it. */
+  /** A message's data as handlers get it. To be read once for each message, in their order. */
   get data(): string | Buffer {
     const flags = this.#word(0) >>> 8;
+    if ((flags & FLAG_LARGE) !== 0) return this.#takeLargeText();
     const start = this.#payloadStart;
     const end = start + this.#word(5);
     if ((flags & FLAG_TEXT) === 0) return this.#bytes.subarray(start, end);

@@ -63,6 +63,7 @@ export class WorkerThread {
   readonly #busySockets = new Map<SocketId, Backlog>();
   /** Sockets that are closed because a handler hung: what still comes of them but the close event is left out. */
   readonly #givenUp = new Set<SocketId>();
+  readonly #takeLargeText = () => native.takeLargeText(this.#handle);
   readonly #clock = new HandlerClock((id) => this.#giveUp(id));
   /** Requests whose handler has returned a promise; undefined once nobody waits for the answer any more. */
   readonly #openRequests = new Map<number, PackedRequest | undefined>();
@@ -130,7 +131,7 @@ export class WorkerThread {
       for (let count = 0; count < BATCHES_PER_TURN && isMoreWaiting; count += 1) {
         const bytes = native.take(this.#handle);
         if (bytes === undefined) isMoreWaiting = false;
-        else this.#dispatch(new Batch(bytes));
+        else this.#dispatch(new Batch(bytes, this.#takeLargeText));
       }
     });
     this.#isInTurn = false;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wsbroker_engine::{
     Broker, BrokerOptions, Event, Interest, ListenOptions, OutboundMessage, Response, ThreadWaker,
-    Worker, events,
+    Worker,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn handle_batches(broker: &Broker, worker: &Worker) {
     while let Some(batch) = worker.take() {
         wsbroker_engine::cork();
-        for event in events(&batch) {
+        for event in batch.events() {
             handle(broker, event);
         }
         wsbroker_engine::uncork();

@@ -31,7 +31,7 @@
 //! let _listener = broker.listen(ListenOptions::new("127.0.0.1:3000".parse()?))?;
 //! loop {
 //!     while let Some(batch) = worker.take() {
-//!         for event in wsbroker_engine::events(&batch) {
+//!         for event in batch.events() {
 //!             if let Event::Message { socket, payload, .. } = event {
 //!                 broker.send(socket, &OutboundMessage::binary(payload));
 //!             }
@@ -76,7 +76,8 @@ pub use broker::{Broker, BrokerOptions};
 pub use channel::ChannelLimit;
 pub use client::{Cidr, ClientAddress, InvalidCidr, Peers, ProxyProtocol, TrustProxy};
 pub use compression::{Compression, CompressionMemory};
-pub use dispatch::batch::{Event, events};
+pub use dispatch::batch::Batch;
+pub use dispatch::record::Event;
 pub use dispatch::request_block::RequestBlock;
 pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker};
 pub use error::StartError;
@@ -88,7 +89,7 @@ pub use limits::Limits;
 pub use limits::bucket::Rate;
 pub use limits::socket::{OnExceed, SocketLimits, SocketRate};
 pub use listener::{Listener, StopOptions, StopSummary};
-pub use message::OutboundMessage;
+pub use message::{HEADER_ROOM, OutboundMessage};
 pub use name::{ChannelName, InvalidName};
 pub use options::{Heartbeat, ListenOptions, SlowConsumer};
 #[cfg(feature = "bench")]

@@ -10,10 +10,14 @@ use crate::compression::Compression;
 use crate::outbox::COPY_UP_TO;
 use crate::registry::SocketEntry;
 
+/// How much room a frame's header takes at the most, in bytes.
+pub const HEADER_ROOM: usize = MAX_HEADER;
+
 /// A message to send: what it says, and its frame once it is shared.
 #[derive(Clone, Debug)]
 pub struct OutboundMessage<'a> {
     opcode: Opcode,
+    /// Empty where the frame was there from the beginning.
     payload: &'a [u8],
     /// Encoded for the first receiver that is not given a copy; all others share it.
     frame: OnceCell<Bytes>,
@@ -32,6 +36,21 @@ impl<'a> OutboundMessage<'a> {
         Self::new(Opcode::Binary, bytes)
     }
 
+    /// A text message that stands where its frame will be, so that it is not copied: `bytes` begins with [`HEADER_ROOM`]
+    /// bytes of any content, and what follows is the text. The caller vouches for UTF-8.
+    #[must_use]
+    pub fn text_behind_room(mut bytes: Vec<u8>) -> Self {
+        let (header, size) = codec::header(Opcode::Text, bytes.len() - HEADER_ROOM);
+        let start = HEADER_ROOM - size;
+        bytes[start..HEADER_ROOM].copy_from_slice(&header[..size]);
+        let frame = Bytes::from(bytes).slice(start..);
+        Self {
+            opcode: Opcode::Text,
+            payload: &[],
+            frame: frame.into(),
+        }
+    }
+
     fn new(opcode: Opcode, payload: &'a [u8]) -> Self {
         Self {
             opcode,
@@ -44,7 +63,8 @@ impl<'a> OutboundMessage<'a> {
     /// anyway, and so takes no memory of its own.
     #[inline]
     pub(crate) fn copied_for(&self, entry: &SocketEntry) -> Option<SmallFrame<'a>> {
-        if self.payload.len() > COPY_UP_TO - MAX_HEADER || entry.deflate.is_some() {
+        let is_large = self.payload.len() > COPY_UP_TO - MAX_HEADER;
+        if is_large || entry.deflate.is_some() || self.frame.get().is_some() {
             return None;
         }
         let (header, size) = codec::header(self.opcode, self.payload.len());

@@ -12,7 +12,7 @@ use support::{
 use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::codec::client::encode_masked;
 use wsbroker_engine::{
-    Broker, Event, Heartbeat, ListenOptions, OutboundMessage, SlowConsumer, SocketId, events,
+    Broker, Event, Heartbeat, ListenOptions, OutboundMessage, SlowConsumer, SocketId,
 };
 
 fn limited(max_backpressure: usize, slow_consumer: SlowConsumer) -> ListenOptions {
@@ -234,7 +234,7 @@ fn take_numbered(worker: &ManualWorker, sockets: usize, frames: u32) -> HashMap<
             std::thread::sleep(Duration::from_millis(1));
             continue;
         };
-        for event in events(&batch) {
+        for event in batch.events() {
             if let Event::Message {
                 socket, payload, ..
             } = event

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::ffi::c_char;
+use std::ptr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use neon::prelude::*;
 use neon::result::Throw;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
-use wsbroker_engine::{ChannelName, OutboundMessage, RequestId, Response, SocketId};
+use wsbroker_engine::{ChannelName, HEADER_ROOM, OutboundMessage, RequestId, Response, SocketId};
 
 /// Strings up to about this many bytes are decoded in one call and without an allocation. Most messages and nearly all
 /// channel names are shorter.
@@ -66,6 +67,8 @@ pub(crate) fn milliseconds(value: f64) -> Duration {
 /// What a string or a `Uint8Array` holds.
 enum Data<'a> {
     Text(&'a str),
+    /// UTF-8 behind [`HEADER_ROOM`] bytes.
+    LongText(Vec<u8>),
     Bytes(&'a [u8]),
 }
 
@@ -73,6 +76,7 @@ impl Data<'_> {
     fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
+            Self::LongText(text) => &text[HEADER_ROOM..],
             Self::Bytes(bytes) => bytes,
         }
     }
@@ -107,8 +111,41 @@ fn with_data<'cx, R>(
             return Ok(use_data(Data::Bytes(buffer.as_slice(cx))));
         }
         let string = value.downcast_or_throw::<JsString, _>(cx)?;
-        Ok(use_data(Data::Text(&string.value(cx))))
+        Ok(use_data(Data::LongText(long_text(cx, string))))
     })
+}
+
+/// Behind [`HEADER_ROOM`] bytes. V8 would have to walk through a string to tell how long it is in UTF-8; most long ones are
+/// ASCII, so that room for as many bytes as characters is tried first.
+fn long_text<'cx>(cx: &mut Cx<'cx>, string: Handle<'cx, JsString>) -> Vec<u8> {
+    let (env, string) = (cx.to_raw(), string.to_raw());
+    let mut written = 0;
+    // SAFETY: `string` is a string of the environment `env`, and without a buffer only its length is told.
+    let _ = unsafe {
+        node_api::get_value_string_utf16(env, string, ptr::null_mut(), 0, &raw mut written)
+    };
+    let mut text = Vec::new();
+    let mut room = written + LONGEST_CHARACTER_AND_NUL;
+    loop {
+        text.reserve_exact(HEADER_ROOM + room);
+        text.resize(HEADER_ROOM, 0);
+        // SAFETY: as above, and at most `room` bytes are written, for which memory has been reserved. Of these `written`
+        // are initialised, or none where the call is refused.
+        unsafe {
+            let buffer = text.as_mut_ptr().add(HEADER_ROOM).cast::<c_char>();
+            written = 0;
+            let _ = node_api::get_value_string_utf8(env, string, buffer, room, &raw mut written);
+            text.set_len(HEADER_ROOM + written);
+        }
+        if written + LONGEST_CHARACTER_AND_NUL <= room || written == 0 {
+            return text;
+        }
+        // SAFETY: as above.
+        let _ = unsafe {
+            node_api::get_value_string_utf8(env, string, ptr::null_mut(), 0, &raw mut written)
+        };
+        room = written + LONGEST_CHARACTER_AND_NUL;
+    }
 }
 
 /// A string becomes a text message, a `Uint8Array` a binary one.
@@ -120,6 +157,7 @@ pub(crate) fn with_message<R>(
     let value = cx.argument::<JsValue>(index)?;
     with_data(cx, value, |data| match data {
         Data::Text(text) => use_message(&OutboundMessage::text(text)),
+        Data::LongText(text) => use_message(&OutboundMessage::text_behind_room(text)),
         Data::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
     })
 }
@@ -177,12 +215,11 @@ pub(crate) fn optional_bytes(cx: &mut FunctionContext, index: usize) -> NeonResu
     if value.is_a::<JsUndefined, _>(cx) {
         return Ok(None);
     }
-    // A body is often larger than the scratch buffer; its `String` becomes the `Bytes` as it is.
-    if let Ok(string) = value.downcast::<JsString, _>(cx) {
-        return Ok(Some(string.value(cx).into()));
-    }
     with_data(cx, value, |data| {
-        Some(Bytes::copy_from_slice(data.as_bytes()))
+        Some(match data {
+            Data::LongText(text) => Bytes::from(text).slice(HEADER_ROOM..),
+            data => Bytes::copy_from_slice(data.as_bytes()),
+        })
     })
 }
 
@@ -212,6 +249,9 @@ pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<
     let packed = cx.argument::<JsValue>(index)?;
     with_data(cx, packed, |packed| match packed {
         Data::Text(text) => unpack_headers(text),
+        Data::LongText(text) => str::from_utf8(&text[HEADER_ROOM..])
+            .map(unpack_headers)
+            .unwrap_or_default(),
         Data::Bytes(_) => Vec::new(),
     })
 }

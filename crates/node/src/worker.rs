@@ -7,7 +7,9 @@
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::vec;
 
+use bytes::Bytes;
 use neon::event::Channel;
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
@@ -22,6 +24,8 @@ pub(crate) struct RegisteredWorker {
     /// What the closure of a wake-up calls.
     on_events: Root<JsFunction>,
     finished: FinishedEvents,
+    /// The large texts of the batch in hand that have not been fetched yet.
+    large_texts: vec::IntoIter<Bytes>,
     is_retired: bool,
 }
 
@@ -162,6 +166,7 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
         worker: broker().register_worker(interest, Arc::new(waker)),
         on_events,
         finished,
+        large_texts: Vec::new().into_iter(),
         is_retired: false,
     };
     environment.add_worker(worker);
@@ -214,13 +219,29 @@ pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     wsbroker_engine::uncork();
     let batch =
         environment::get(&mut cx).and_then(|environment| environment.worker(handle)?.worker.take());
-    match batch {
-        Some(batch) => {
-            wsbroker_engine::cork();
-            Ok(convert::buffer(&mut cx, &batch)?.upcast())
-        }
-        None => Ok(cx.undefined().upcast()),
+    let Some(batch) = batch else {
+        return Ok(cx.undefined().upcast());
+    };
+    wsbroker_engine::cork();
+    let buffer = convert::buffer(&mut cx, batch.packed())?;
+    if let Some(mut environment) = environment::get(&mut cx)
+        && let Some(worker) = environment.worker_mut(handle)
+    {
+        worker.large_texts = batch.into_large_texts().into_iter();
     }
+    Ok(buffer.upcast())
+}
+
+/// `(handle) → string`: the next large text of the batch in hand.
+pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
+    let handle = convert::number(&mut cx, 0)? as u32;
+    let text = environment::get(&mut cx)
+        .and_then(|mut environment| environment.worker_mut(handle)?.large_texts.next())
+        .unwrap_or_default();
+    debug_assert!(str::from_utf8(&text).is_ok());
+    // SAFETY: the decoder lets no text through that is no UTF-8, and a walk through a large one would be felt.
+    let text = unsafe { str::from_utf8_unchecked(&text) };
+    cx.try_string(text).or_throw(&mut cx)
 }
 
 /// `(handle, socketId)`: the close handler of this socket starts now.

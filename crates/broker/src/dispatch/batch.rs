@@ -1,208 +1,13 @@
-//! A batch of events: packed records in one buffer, which crosses to a worker in one piece.
-//!
-//! All integers are little-endian `u32` words and every record starts at a multiple of 4, so that a `Uint32Array`
-//! over the buffer reads them.
-//!
-//! ```text
-//! word 0    kind | flags << 8 | the code of a close << 16
-//! word 1    length of the whole record in bytes, padding included
-//! word 2,3  id, low and high half: a socket id, or a request id for request, upgrade and abort
-//! word 4    length of the token in bytes; 0xffff_ffff: no token
-//! word 5    length of the payload in bytes
-//! word 6    open, message, drain, close: how many milliseconds the handler may take; 0: any time
-//! then      the token, padded to a multiple of 4; the payload; padding to a multiple of 4
-//! ```
-//!
-//! The payload of a message is its data, of a close its reason, of open, request and upgrade a
-//! [request block](super::request_block).
+//! A batch of events: packed [records](super::record) in one buffer, which crosses to a worker in one piece.
 
 use bytes::Bytes;
 
-use super::request_block::RequestBlock;
+use super::record::{Event, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, Record, align, kind, word};
 use crate::id::{RequestId, SocketId};
 
-/// Bytes of a record before its token.
-const HEAD: usize = 28;
-const NO_TOKEN: u32 = u32::MAX;
-
-pub(crate) mod kind {
-    pub(crate) const OPEN: u8 = 1;
-    pub(crate) const MESSAGE: u8 = 2;
-    pub(crate) const DRAIN: u8 = 3;
-    pub(crate) const CLOSE: u8 = 4;
-    pub(crate) const REQUEST: u8 = 5;
-    pub(crate) const UPGRADE: u8 = 6;
-    pub(crate) const ABORT: u8 = 7;
-}
-
-/// Flag of a message record: it came as text.
-pub(crate) const FLAG_TEXT: u8 = 1;
-/// Flag of a text record: every byte is ASCII, so that a reader may take the cheapest decoder.
-pub(crate) const FLAG_ASCII: u8 = 2;
-
-/// One event, borrowed from its batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// A socket has been opened.
-    Open {
-        /// The new socket.
-        socket: SocketId,
-        /// Its token, if the upgrade was accepted with one.
-        token: Option<&'a [u8]>,
-        /// The request that was upgraded.
-        request: RequestBlock<'a>,
-    },
-    /// A message came.
-    Message {
-        /// Who sent it.
-        socket: SocketId,
-        /// The socket's token when the message was read.
-        token: Option<&'a [u8]>,
-        /// The data; valid UTF-8 when `text`.
-        payload: &'a [u8],
-        /// A text message, otherwise binary.
-        text: bool,
-        /// A text message of nothing but ASCII.
-        ascii: bool,
-    },
-    /// What waited for a socket that was over half of its backpressure limit has gone out.
-    Drain {
-        /// The socket.
-        socket: SocketId,
-        /// Its token.
-        token: Option<&'a [u8]>,
-    },
-    /// A socket has closed; its last event.
-    Close {
-        /// The socket.
-        socket: SocketId,
-        /// Its token.
-        token: Option<&'a [u8]>,
-        /// The close code; 1005 without one, 1006 without a close frame.
-        code: u16,
-        /// The close reason, UTF-8.
-        reason: &'a [u8],
-    },
-    /// An HTTP request waits for [`Broker::respond`](crate::Broker::respond).
-    Request {
-        /// The request.
-        request: RequestId,
-        /// Its content.
-        block: RequestBlock<'a>,
-    },
-    /// A WebSocket upgrade waits for [`Broker::decide`](crate::Broker::decide).
-    Upgrade {
-        /// The request.
-        request: RequestId,
-        /// Its content.
-        block: RequestBlock<'a>,
-    },
-    /// The client of a request went away before its answer.
-    Abort {
-        /// The request.
-        request: RequestId,
-    },
-}
-
-/// Reads the records of a batch.
-///
-/// # Panics
-/// The iterator panics on bytes that no [`Worker::take`](crate::Worker::take) gave.
-pub fn events(batch: &[u8]) -> impl Iterator<Item = Event<'_>> {
-    records(batch).map(Record::event)
-}
-
-pub(crate) fn records(batch: &[u8]) -> impl Iterator<Item = Record<'_>> {
-    let mut rest = batch;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let (record, tail) = rest.split_at(word(rest, 1) as usize);
-        rest = tail;
-        Some(Record(record))
-    })
-}
-
-/// One record of a batch with its header.
-#[derive(Clone, Copy)]
-pub(crate) struct Record<'a>(&'a [u8]);
-
-impl<'a> Record<'a> {
-    pub(crate) fn kind(self) -> u8 {
-        self.0[0]
-    }
-
-    pub(crate) fn id(self) -> u64 {
-        u64::from(word(self.0, 2)) | u64::from(word(self.0, 3)) << 32
-    }
-
-    /// The id as a socket's; only for the kinds that carry one.
-    pub(crate) fn socket(self) -> SocketId {
-        SocketId::new(self.id()).expect("written from a SocketId")
-    }
-
-    /// The id as a request's; only for the kinds that carry one.
-    pub(crate) fn request(self) -> RequestId {
-        RequestId::new(self.id()).expect("written from a RequestId")
-    }
-
-    pub(crate) fn bytes(self) -> &'a [u8] {
-        self.0
-    }
-
-    fn token(self) -> Option<&'a [u8]> {
-        match word(self.0, 4) {
-            NO_TOKEN => None,
-            length => Some(&self.0[HEAD..HEAD + length as usize]),
-        }
-    }
-
-    fn payload(self) -> &'a [u8] {
-        let start = HEAD + self.token().map_or(0, |token| align(token.len()));
-        &self.0[start..start + word(self.0, 5) as usize]
-    }
-
-    fn event(self) -> Event<'a> {
-        match self.kind() {
-            kind::OPEN => Event::Open {
-                socket: self.socket(),
-                token: self.token(),
-                request: RequestBlock(self.payload()),
-            },
-            kind::MESSAGE => Event::Message {
-                socket: self.socket(),
-                token: self.token(),
-                payload: self.payload(),
-                text: self.0[1] & FLAG_TEXT != 0,
-                ascii: self.0[1] & FLAG_ASCII != 0,
-            },
-            kind::DRAIN => Event::Drain {
-                socket: self.socket(),
-                token: self.token(),
-            },
-            kind::CLOSE => Event::Close {
-                socket: self.socket(),
-                token: self.token(),
-                code: (word(self.0, 0) >> 16) as u16,
-                reason: self.payload(),
-            },
-            kind::REQUEST => Event::Request {
-                request: self.request(),
-                block: RequestBlock(self.payload()),
-            },
-            kind::UPGRADE => Event::Upgrade {
-                request: self.request(),
-                block: RequestBlock(self.payload()),
-            },
-            kind::ABORT => Event::Abort {
-                request: self.request(),
-            },
-            other => unreachable!("no record has kind {other}"),
-        }
-    }
-}
+/// Texts from this size on stand beside the buffer. Below it a copy costs less than the call that fetches one. Bytes never do:
+/// a handler gets a view of the buffer.
+const LARGE: usize = 8 * 1024;
 
 /// Whose event it is.
 #[derive(Clone, Copy)]
@@ -231,10 +36,14 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// The records of one worker that a shard has gathered and not yet handed over.
+/// Events of one worker: what a shard has gathered, or what [`Worker::take`](crate::Worker::take) gives.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub struct Batch {
     bytes: Vec<u8>,
+    /// The data of large texts, in the order of their records.
+    large: Vec<Bytes>,
+    /// How many bytes these have.
+    large_bytes: usize,
     /// How many records.
     pub(crate) events: u32,
     /// How many of them are messages: what is counted when a worker dies with them.
@@ -246,56 +55,109 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+    /// The events in their order.
+    pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
+        self.records().map(Record::event)
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The records, packed as the source of this type tells, for a reader in another language.
+    #[must_use]
+    pub fn packed(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// The data of the large texts, which does not stand in their records.
+    #[must_use]
+    pub fn into_large_texts(self) -> Vec<Bytes> {
+        self.large
+    }
+
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let mut rest = self.bytes.as_slice();
+        let mut large = self.large.iter();
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let (bytes, tail) = rest.split_at(word(rest, 1) as usize);
+            rest = tail;
+            let is_large = bytes[0] == kind::MESSAGE && bytes[1] & FLAG_LARGE != 0;
+            let large = if is_large { large.next() } else { None };
+            Some(Record { bytes, large })
+        })
+    }
+
+    /// Its bytes, those of large texts included.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + self.large_bytes
+    }
+
+    /// Appends all of another batch.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.large.extend(other.large);
+        self.large_bytes += other.large_bytes;
+        self.events += other.events;
+        self.messages += other.messages;
+        self.closes += other.closes;
+        self.requests += other.requests;
     }
 
     pub(crate) fn open(&mut self, of: Origin<'_>, block: &[u8]) {
-        self.record(u32::from(kind::OPEN), of, block);
+        self.record(u32::from(kind::OPEN), of, block, block.len());
     }
 
     pub(crate) fn message(&mut self, of: Origin<'_>, payload: &[u8], flags: u8) {
+        if flags & FLAG_TEXT != 0 && payload.len() >= LARGE {
+            return self.large_text(of, Bytes::copy_from_slice(payload), flags);
+        }
         let flags = u32::from(flags) << 8;
-        self.record(u32::from(kind::MESSAGE) | flags, of, payload);
+        self.record(u32::from(kind::MESSAGE) | flags, of, payload, payload.len());
+    }
+
+    fn large_text(&mut self, of: Origin<'_>, payload: Bytes, flags: u8) {
+        let flags = u32::from(flags | FLAG_LARGE) << 8;
+        self.record(u32::from(kind::MESSAGE) | flags, of, &[], payload.len());
+        self.large_bytes += payload.len();
+        self.large.push(payload);
     }
 
     pub(crate) fn drain(&mut self, of: Origin<'_>) {
-        self.record(u32::from(kind::DRAIN), of, &[]);
+        self.record(u32::from(kind::DRAIN), of, &[], 0);
     }
 
     pub(crate) fn close(&mut self, of: Origin<'_>, code: u16, reason: &str) {
         let code = u32::from(code) << 16;
-        self.record(u32::from(kind::CLOSE) | code, of, reason.as_bytes());
+        let reason = reason.as_bytes();
+        self.record(u32::from(kind::CLOSE) | code, of, reason, reason.len());
     }
 
     pub(crate) fn request(&mut self, request: RequestId, block: &[u8]) {
-        self.record(u32::from(kind::REQUEST), Origin::of(request), block);
+        let of = Origin::of(request);
+        self.record(u32::from(kind::REQUEST), of, block, block.len());
     }
 
     pub(crate) fn upgrade(&mut self, request: RequestId, block: &[u8]) {
-        self.record(u32::from(kind::UPGRADE), Origin::of(request), block);
+        let of = Origin::of(request);
+        self.record(u32::from(kind::UPGRADE), of, block, block.len());
     }
 
     pub(crate) fn abort(&mut self, request: RequestId) {
-        self.record(u32::from(kind::ABORT), Origin::of(request), &[]);
+        self.record(u32::from(kind::ABORT), Origin::of(request), &[], 0);
     }
 
     /// Appends a record of another batch as it is.
     pub(crate) fn copy(&mut self, record: Record<'_>) {
         self.bytes.extend_from_slice(record.bytes());
+        if let Some(large) = record.large {
+            self.large_bytes += large.len();
+            self.large.push(large.clone());
+        }
         self.count(record.kind());
     }
 
-    /// `word_0` has the kind in its lowest byte.
-    fn record(&mut self, word_0: u32, of: Origin<'_>, payload: &[u8]) {
+    /// `word_0` has the kind in its lowest byte. `payload` is what stands in the record, of a length that may stand beside.
+    fn record(&mut self, word_0: u32, of: Origin<'_>, payload: &[u8], payload_length: usize) {
         let Origin {
             id,
             token,
@@ -311,7 +173,7 @@ impl Batch {
             id as u32,
             (id >> 32) as u32,
             token.map_or(NO_TOKEN, |token| token.len() as u32),
-            payload.len() as u32,
+            payload_length as u32,
             handler_timeout,
         ]) {
             word.copy_from_slice(&value.to_le_bytes());
@@ -335,19 +197,11 @@ impl Batch {
     }
 }
 
-const fn align(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-pub(super) fn word(bytes: &[u8], n: usize) -> u32 {
-    let word = bytes[4 * n..4 * n + 4].try_into().expect("four bytes");
-    u32::from_le_bytes(word)
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
 
+    use super::super::record::FLAG_ASCII;
     use super::super::request_block::request_block;
     use super::*;
 
@@ -375,10 +229,9 @@ mod tests {
         batch.abort(request);
         assert_eq!((batch.events, batch.messages, batch.closes), (6, 2, 1));
 
-        let bytes = batch.into_bytes();
-        let timeouts: Vec<_> = records(&bytes).map(|record| word(record.0, 6)).collect();
+        let timeouts: Vec<_> = batch.records().map(|r| word(r.bytes, 6)).collect();
         assert_eq!(timeouts, [1 << 31, 1 << 31, 1 << 31, 1 << 31, 0, 0]);
-        let mut events = events(&bytes);
+        let mut events = batch.events();
         let Some(Event::Open {
             socket: id,
             token: Some(b"tok"),
@@ -434,5 +287,36 @@ mod tests {
         );
         assert_eq!(events.next(), Some(Event::Abort { request }));
         assert_eq!(events.next(), None);
+    }
+
+    #[test]
+    fn large_texts_keep_their_places_when_batches_are_joined_and_handed_on() {
+        let texts = [1, LARGE - 1, LARGE, 7, LARGE + 1, 3 * LARGE];
+        let mut whole = Batch::default();
+        for (n, size) in texts.into_iter().enumerate() {
+            let mut part = Batch::default();
+            let of = Origin::socket(socket(n as u64 + 1), None, 0);
+            part.message(of, &vec![b'a' + n as u8; size], FLAG_TEXT | FLAG_ASCII);
+            part.message(of, &vec![n as u8; size], 0);
+            whole.append(part);
+        }
+        let mut copy = Batch::default();
+        whole.records().for_each(|record| copy.copy(record));
+        for batch in [&whole, &copy] {
+            let mut events = batch.events();
+            for (n, size) in texts.into_iter().enumerate() {
+                for (byte, is_text) in [(b'a' + n as u8, true), (n as u8, false)] {
+                    let Some(Event::Message { payload, text, .. }) = events.next() else {
+                        panic!("a message")
+                    };
+                    assert_eq!((payload, text), (vec![byte; size].as_slice(), is_text));
+                }
+            }
+            assert_eq!(events.next(), None);
+            let size: usize = texts.iter().sum();
+            assert!(batch.len() >= 2 * size && batch.packed().len() < batch.len());
+        }
+        assert_eq!(copy.len(), whole.len());
+        assert_eq!(whole.into_large_texts().len(), 3);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub(crate) mod queue;
+pub mod record;
 pub mod request_block;
 pub(crate) mod roster;
 pub mod worker;

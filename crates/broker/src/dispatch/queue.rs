@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::batch::{Batch, kind, records};
+use super::batch::Batch;
+use super::record::{Record, kind};
 use super::worker::{Finished, Interest, WorkerWaker};
 use crate::id::{RequestId, SocketId};
 use crate::registry::IdMap;
@@ -125,7 +126,7 @@ impl WorkerQueue {
     }
 
     /// The next batch, and whether the queue has just ceased to be full.
-    pub(super) fn take(&self) -> (Option<Vec<u8>>, bool) {
+    pub(super) fn take(&self) -> (Option<Batch>, bool) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.in_hand_events = 0;
@@ -137,9 +138,9 @@ impl WorkerQueue {
         if state.life != Life::Working {
             let aborts = std::mem::take(&mut state.aborts);
             state.asleep = aborts.len() == 0;
-            return ((aborts.len() > 0).then(|| aborts.into_bytes()), false);
+            return ((aborts.len() > 0).then_some(aborts), false);
         }
-        let mut taken: Option<Vec<u8>> = None;
+        let mut taken: Option<Batch> = None;
         while let Some((_, next)) = state.batches.front() {
             if taken
                 .as_ref()
@@ -150,8 +151,8 @@ impl WorkerQueue {
             let (shard, batch) = state.batches.pop_front().expect("just seen");
             state.note_given(shard, &batch);
             match &mut taken {
-                None => taken = Some(batch.into_bytes()),
-                Some(taken) => taken.extend_from_slice(batch.bytes()),
+                None => taken = Some(batch),
+                Some(taken) => taken.append(batch),
             }
         }
         self.events_given
@@ -232,7 +233,7 @@ impl WorkerQueue {
             let closes = state.given_closes.extract_if(|_, (from, _)| *from == shard);
             for (_, (_, record)) in closes {
                 let mut batch = Batch::default();
-                records(&record).for_each(|record| batch.copy(record));
+                batch.copy(Record::kept(&record));
                 leftovers.push(batch);
             }
         }
@@ -281,7 +282,7 @@ impl QueueState {
         if batch.closes == 0 {
             return;
         }
-        for record in records(batch.bytes()).filter(|record| record.kind() == kind::CLOSE) {
+        for record in batch.records().filter(|r| r.kind() == kind::CLOSE) {
             let kept = (shard, record.bytes().into());
             self.given_closes.insert(record.socket(), kept);
         }

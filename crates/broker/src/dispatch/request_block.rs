@@ -11,7 +11,7 @@
 
 use http::HeaderMap;
 
-use super::batch::word;
+use super::record::word;
 
 /// Words before the lengths of the headers.
 const WORDS: usize = 7;

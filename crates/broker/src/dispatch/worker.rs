@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::batch::Batch;
 use super::queue::WorkerQueue;
 use crate::broker::Core;
 use crate::id::SocketId;
@@ -73,11 +74,11 @@ impl Worker {
         self.queue.id
     }
 
-    /// The next batch, for [`events`](super::batch::events). What was given before counts as handled from now on, but
+    /// The next batch. What was given before counts as handled from now on, but
     /// for the close events of a worker that [confirms](Interest::confirms_closes) them.
     /// `None`: nothing waits, and the next event will call [`WorkerWaker::wake`].
     #[must_use]
-    pub fn take(&self) -> Option<Vec<u8>> {
+    pub fn take(&self) -> Option<Batch> {
         let (batch, drained) = self.queue.take();
         if drained {
             let id = self.queue.id;

@@ -12,7 +12,7 @@ use super::socket::Socket;
 use super::turn::{READ_BUFFER, Shard};
 use crate::broker::{Broker, BrokerOptions};
 use crate::client::ClientAddress;
-use crate::dispatch::batch::{Event, events};
+use crate::dispatch::record::Event;
 use crate::dispatch::worker::{Interest, ThreadWaker, Worker};
 use crate::listener::ListenerShared;
 use crate::message::OutboundMessage;
@@ -84,7 +84,7 @@ impl Bench {
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let count = socket.outbox.slices(&mut slices);
                 let written = slices[..count].iter().map(|slice| slice.len()).sum();
-                socket.outbox.advance(written);
+                socket.outbox.advance(written, &mut self.shard.runs);
                 socket.entry.release(written);
             }
         }
@@ -161,7 +161,9 @@ impl Dispatching {
         shard.staging.hand_over(shard.handle.index);
         let mut messages = 0;
         while let Some(batch) = worker.take() {
-            let of_this = events(&batch).filter(|event| matches!(event, Event::Message { .. }));
+            let of_this = batch
+                .events()
+                .filter(|event| matches!(event, Event::Message { .. }));
             messages += of_this.count();
         }
         messages

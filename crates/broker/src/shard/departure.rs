@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::requests::Kind;
 use super::turn::Shard;
-use crate::dispatch::batch::{Batch, Record, kind, records};
+use crate::dispatch::batch::Batch;
 use crate::dispatch::queue::WorkerQueue;
+use crate::dispatch::record::{Record, kind};
 use crate::dispatch::roster::Roster;
 use crate::id::SocketId;
 use crate::registry::IdMap;
@@ -64,7 +65,7 @@ impl Shard {
     }
 
     fn hand_on(&mut self, worker: &WorkerQueue, batch: &Batch, heirs: &mut Heirs) {
-        for record in records(batch.bytes()) {
+        for record in batch.records() {
             match record.kind() {
                 kind::REQUEST | kind::UPGRADE => self.hand_on_request(record),
                 // Nobody else has heard of the request that it ends.

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use wsbroker_engine::{
-    Broker, Event, Interest, RequestBlock, RequestId, SocketId, ThreadWaker, Worker, WorkerWaker,
-    events,
+    Batch, Broker, Event, Interest, RequestBlock, RequestId, SocketId, ThreadWaker, Worker,
+    WorkerWaker,
 };
 
 use super::DEADLINE;
@@ -276,7 +276,7 @@ impl ManualWorker {
             return false;
         };
         let before = self.seen.len();
-        self.seen.extend(events(&batch).map(Seen::new));
+        self.seen.extend(batch.events().map(Seen::new));
         for event in &self.seen[before..] {
             if let Some((socket, ..)) = event.closed() {
                 self.worker.begin_close(socket);
@@ -396,12 +396,12 @@ impl ThreadWorker {
 
 fn run(
     context: &Context,
-    batch: &[u8],
+    batch: &Batch,
     journal: &Journal,
     handler: &mut impl FnMut(&Context, &Seen),
 ) {
     wsbroker_engine::cork();
-    for event in events(batch) {
+    for event in batch.events() {
         let event = Seen::new(event);
         if let Some((socket, ..)) = event.closed() {
             context.worker.begin_close(socket);
