@@ -16,7 +16,7 @@ pub(crate) const COPY_UP_TO: usize = 4096;
 /// A run of copied frames ends here, so that a long queue gives its memory back piece by piece.
 const RUN_BYTES: usize = 64 * 1024;
 
-/// A run of frames that nobody shares has so much room at first: a few small ones.
+/// A run has so much room at first: a few small frames.
 const SHORTEST_RUN: usize = 256;
 
 /// How many pieces one write takes; beyond it more slices save no further system call that matters.
@@ -41,32 +41,75 @@ pub(crate) enum Piece {
     Copied { bytes: Vec<u8>, written: usize },
 }
 
+/// The memory of runs that have gone out, for the next ones: a shard fills hundreds in each turn, and most never grow beyond
+/// what one before has grown to.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    free: Vec<Vec<u8>>,
+    /// Their memory in bytes.
+    bytes: usize,
+}
+
+/// A shard keeps so much free memory for runs, in bytes.
+const FREE_RUNS: usize = 1024 * 1024;
+
+/// A run that has grown beyond this is not kept, in bytes.
+const LONGEST_FREE_RUN: usize = 16 * 1024;
+
+impl Runs {
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        match self.free.pop() {
+            Some(run) => {
+                self.bytes -= run.capacity();
+                run
+            }
+            None => Vec::with_capacity(length.max(SHORTEST_RUN)),
+        }
+    }
+
+    fn give_back(&mut self, mut run: Vec<u8>) {
+        if run.capacity() <= LONGEST_FREE_RUN && self.bytes + run.capacity() <= FREE_RUNS {
+            run.clear();
+            self.bytes += run.capacity();
+            self.free.push(run);
+        }
+    }
+
+    /// Gives half of what is free back to the allocator: called now and then, it lets a shard at rest keep nothing.
+    pub(crate) fn halve(&mut self) {
+        self.free.truncate(self.free.len() / 2);
+        self.free.shrink_to(self.free.len() * 2);
+        self.bytes = self.free.iter().map(Vec::capacity).sum();
+    }
+}
+
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
-    pub(crate) fn push(&mut self, frame: Bytes) {
-        if frame.len() > COPY_UP_TO || !self.joins_last(&frame) {
-            self.add(Piece::Shared(frame));
+    /// Runs of copied frames take their memory from `runs`.
+    pub(crate) fn push(&mut self, frame: &Bytes, runs: &mut Runs) {
+        if frame.len() > COPY_UP_TO || !self.joins_last(frame, runs) {
+            self.add(Piece::Shared(frame.clone()));
         }
     }
 
     /// A frame of at most [`COPY_UP_TO`] bytes that nobody shares.
-    pub(crate) fn push_copied(&mut self, frame: &[u8]) {
-        if !self.joins_last(frame) {
-            let mut bytes = Vec::with_capacity(frame.len().max(SHORTEST_RUN));
+    pub(crate) fn push_copied(&mut self, frame: &[u8], runs: &mut Runs) {
+        if !self.joins_last(frame, runs) {
+            let mut bytes = runs.take(frame.len());
             bytes.extend_from_slice(frame);
             self.add(Piece::Copied { bytes, written: 0 });
         }
     }
 
     /// Copies a small frame behind others, if the last piece takes it.
-    fn joins_last(&mut self, frame: &[u8]) -> bool {
+    fn joins_last(&mut self, frame: &[u8], runs: &mut Runs) -> bool {
         match self {
             Self::Empty => false,
-            Self::One(piece) => piece.join(frame),
-            Self::Many(pieces) => pieces.back_mut().is_some_and(|last| last.join(frame)),
+            Self::One(piece) => piece.join(frame, runs),
+            Self::Many(pieces) => pieces.back_mut().is_some_and(|last| last.join(frame, runs)),
         }
     }
 
@@ -101,13 +144,15 @@ impl Outbox {
     }
 
     /// `written` bytes from the front have gone out.
-    pub(crate) fn advance(&mut self, mut written: usize) {
+    pub(crate) fn advance(&mut self, mut written: usize, runs: &mut Runs) {
         match self {
             Self::Empty => debug_assert_eq!(written, 0),
             Self::One(piece) => {
                 piece.advance(written);
-                if piece.rest().is_empty() {
-                    *self = Self::Empty;
+                if piece.rest().is_empty()
+                    && let Self::One(Piece::Copied { bytes, .. }) = std::mem::take(self)
+                {
+                    runs.give_back(bytes);
                 }
             }
             Self::Many(pieces) => {
@@ -128,13 +173,13 @@ impl Outbox {
 
 impl Piece {
     /// Copies a small frame behind what is there, unless that is large or a long run.
-    fn join(&mut self, frame: &[u8]) -> bool {
+    fn join(&mut self, frame: &[u8], runs: &mut Runs) -> bool {
         match self {
             Self::Copied { bytes, .. } if bytes.len() < RUN_BYTES => {
                 bytes.extend_from_slice(frame);
             }
             Self::Shared(first) if first.len() <= COPY_UP_TO => {
-                let mut bytes = Vec::with_capacity((first.len() + frame.len()) * 2);
+                let mut bytes = runs.take(first.len() + frame.len());
                 bytes.extend_from_slice(first);
                 bytes.extend_from_slice(frame);
                 *self = Self::Copied { bytes, written: 0 };
@@ -164,7 +209,7 @@ mod tests {
     use super::*;
 
     /// Writes the outbox out in steps of `step` bytes.
-    fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
+    fn drain(outbox: &mut Outbox, runs: &mut Runs, step: usize) -> Vec<u8> {
         let mut out = Vec::new();
         while !outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -173,7 +218,7 @@ mod tests {
             let take = step.min(all.len());
             assert!(take > 0, "a filled outbox has something to write");
             out.extend_from_slice(&all[..take]);
-            outbox.advance(take);
+            outbox.advance(take, runs);
         }
         out
     }
@@ -181,6 +226,7 @@ mod tests {
     #[test]
     fn bytes_leave_in_the_order_they_came_whatever_their_sizes_and_the_writes() {
         for step in [1, 3, 7, 1000, 4096, 5000, 1 << 20] {
+            let mut runs = Runs::default();
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
             for (n, size) in [5usize, 1, 4096, 4097, 10, 20, 9000, 3, 4000, 4000]
@@ -190,26 +236,27 @@ mod tests {
                 let frame = vec![n as u8; size];
                 expected.extend_from_slice(&frame);
                 if n % 3 == 0 && size <= COPY_UP_TO {
-                    outbox.push_copied(&frame);
+                    outbox.push_copied(&frame, &mut runs);
                 } else {
-                    outbox.push(frame.into());
+                    outbox.push(&frame.into(), &mut runs);
                 }
             }
-            assert_eq!(drain(&mut outbox, step), expected, "step {step}");
+            assert_eq!(drain(&mut outbox, &mut runs, step), expected, "step {step}");
         }
     }
 
     #[test]
     fn small_frames_share_a_piece_and_large_ones_are_not_copied() {
+        let mut runs = Runs::default();
         let mut outbox = Outbox::default();
         for _ in 0..100 {
-            outbox.push(Bytes::from_static(b"small"));
-            outbox.push_copied(b"small");
+            outbox.push(&Bytes::from_static(b"small"), &mut runs);
+            outbox.push_copied(b"small", &mut runs);
         }
         assert!(matches!(&outbox, Outbox::One(piece) if piece.rest().len() == 1000));
         let large = Bytes::from(vec![0; COPY_UP_TO + 1]);
         let address = large.as_ptr();
-        outbox.push(large);
+        outbox.push(&large, &mut runs);
         let Outbox::Many(pieces) = &outbox else {
             panic!("a run and a large frame wait")
         };

@@ -119,7 +119,7 @@ impl Shard {
         let socket = &mut self.sockets[key as usize];
         let frame = encode_close(code, reason);
         socket.entry.reserve_unconditionally(frame.len());
-        socket.outbox.push(frame);
+        socket.outbox.push(&frame, &mut self.runs);
         self.mark_dirty(key);
     }
 

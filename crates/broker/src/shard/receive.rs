@@ -17,10 +17,11 @@ use crate::codec::{
     Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Postponed, Violation, close,
     encode_pong,
 };
-use crate::dispatch::batch::{Batch, FLAG_ASCII, FLAG_TEXT, Origin};
+use crate::dispatch::batch::{Batch, Origin};
+use crate::dispatch::record::{FLAG_ASCII, FLAG_TEXT};
 use crate::limits::socket::{Arrival, Exceeded, Meter, Verdict};
 use crate::options::SlowConsumer;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Runs};
 use crate::registry::{Reservation, SocketEntry};
 
 /// Takes what comes of one socket, and notes what it asks for beyond messages.
@@ -29,6 +30,7 @@ struct Intake<'a> {
     origin: Origin<'a>,
     batch: &'a mut Batch,
     outbox: &'a mut Outbox,
+    runs: &'a mut Runs,
     /// Not there once we have said goodbye: what comes after costs nothing.
     meter: Option<&'a mut Meter>,
     clock: u64,
@@ -56,6 +58,7 @@ impl<'a> Intake<'a> {
         socket: &'a mut Socket,
         token: Option<&'a Bytes>,
         batch: &'a mut Batch,
+        runs: &'a mut Runs,
         clock: u64,
     ) -> (Self, &'a mut Decoder, &'a mut Contexts) {
         let is_open = socket.phase == Phase::Open;
@@ -64,6 +67,7 @@ impl<'a> Intake<'a> {
             entry: &socket.entry,
             batch,
             outbox: &mut socket.outbox,
+            runs,
             meter: socket.meter.as_deref_mut().filter(|_| is_open),
             clock,
             is_open,
@@ -107,7 +111,7 @@ impl<'a> Intake<'a> {
     fn pong(&mut self, payload: &[u8]) {
         let pong = encode_pong(payload);
         if self.entry.reserve(pong.len()) == Reservation::Queued {
-            self.outbox.push(pong);
+            self.outbox.push(&pong, self.runs);
             self.outcome.ponged = true;
         } else {
             self.outcome.slow_pongs += 1;
@@ -231,7 +235,7 @@ impl Shard {
         let token = socket.entry.token();
         let batch = self.staging.batch_of(&socket.worker);
         let (mut intake, decoder, contexts) =
-            Intake::new(socket, token.as_ref(), batch, self.clock);
+            Intake::new(socket, token.as_ref(), batch, &mut self.runs, self.clock);
         let entry = intake.entry;
         let mut postponed = None;
         let inflation = entry.deflate.map(|deflate| Inflation {
@@ -301,7 +305,8 @@ impl Shard {
         let max_message = socket.entry.listener.options.max_message_size;
         let token = socket.entry.token();
         let batch = self.staging.batch_of(&socket.worker);
-        let (mut intake, _, contexts) = Intake::new(socket, token.as_ref(), batch, self.clock);
+        let (mut intake, _, contexts) =
+            Intake::new(socket, token.as_ref(), batch, &mut self.runs, self.clock);
         let mut inflation = Inflation {
             inflater,
             deflate,

@@ -74,6 +74,9 @@ impl Shard {
         let from = self.sweep.cursor;
         let to = (from + capacity.div_ceil(SLICES as usize)).min(capacity);
         self.sweep.cursor = if to == capacity { 0 } else { to };
+        if self.sweep.cursor == 0 {
+            self.runs.halve();
+        }
         for key in from..to {
             self.sweep_socket(key as u32);
         }
@@ -126,7 +129,9 @@ impl Shard {
         let socket = &mut self.sockets[key as usize];
         // A socket with a full outbox needs no ping to show that it is stuck.
         if socket.entry.reserve(PING.len()) == Reservation::Queued {
-            socket.outbox.push(Bytes::from_static(PING));
+            socket
+                .outbox
+                .push(&Bytes::from_static(PING), &mut self.runs);
             self.mark_dirty(key);
         }
     }

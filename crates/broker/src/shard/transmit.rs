@@ -1,6 +1,6 @@
 //! The way out: frames into outboxes, outboxes into the kernel.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -8,30 +8,32 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use super::socket::Phase;
+use super::socket::{Phase, Socket};
 use super::turn::{Shard, find};
 use crate::broker::Publication;
 use crate::codec::{Contexts, PerMessageDeflate, close};
 use crate::id::SocketId;
 use crate::outbox::MAX_SLICES;
 use crate::registry::SocketEntry;
+use crate::transport::Transport;
 
 impl Shard {
     /// Puts a frame in one outbox; room for it was taken by the caller.
-    pub(super) fn deliver(&mut self, entry: &Arc<SocketEntry>, frame: Bytes) {
+    pub(super) fn deliver(&mut self, entry: &Arc<SocketEntry>, frame: &Bytes) {
         let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.takes_messages()) else {
             entry.release(frame.len());
             self.handle.counters.socket_closed.add(1);
             return;
         };
-        let frame = match entry.deflate {
+        match entry.deflate {
             Some(deflate) if deflate.server.takeover() => {
-                in_context(entry, deflate, &mut socket.contexts, frame)
+                let frame = in_context(entry, deflate, &mut socket.contexts, frame.clone());
+                socket.outbox.push(&frame, &mut self.runs);
             }
-            _ => frame,
-        };
-        socket.outbox.push(frame);
-        self.delivered(entry.key);
+            _ => socket.outbox.push(frame, &mut self.runs),
+        }
+        note_delivery(socket, &mut self.dirty);
+        self.handle.counters.messages_out.add(1);
     }
 
     /// The same for a small frame of a socket that is told by its place.
@@ -39,8 +41,9 @@ impl Shard {
         let socket = self.sockets.get_mut(key as usize);
         match socket.filter(|socket| socket.entry.id == id) {
             Some(socket) if socket.takes_messages() => {
-                socket.outbox.push_copied(frame);
-                self.delivered(key);
+                socket.outbox.push_copied(frame, &mut self.runs);
+                note_delivery(socket, &mut self.dirty);
+                self.handle.counters.messages_out.add(1);
             }
             gone => {
                 if let Some(socket) = gone {
@@ -51,16 +54,6 @@ impl Shard {
         }
     }
 
-    fn delivered(&mut self, key: u32) {
-        let socket = &mut self.sockets[key as usize];
-        let entry = &socket.entry;
-        if entry.buffered() > entry.listener.options.max_backpressure / 2 {
-            socket.over_half = true;
-        }
-        self.handle.counters.messages_out.add(1);
-        self.mark_dirty(key);
-    }
-
     pub(super) fn publish(&mut self, publication: &Publication) {
         // In the order of the members.
         let mut skipped = publication.skipped.iter().peekable();
@@ -68,7 +61,7 @@ impl Shard {
             if Some(entry.id) == publication.except || skipped.next_if_eq(&&entry.id).is_some() {
                 continue;
             }
-            self.deliver(entry, publication.frames.of(entry).clone());
+            self.deliver(entry, publication.frames.of(entry));
         }
     }
 
@@ -91,19 +84,20 @@ impl Shard {
         let Some(transport) = &mut socket.transport else {
             return; // its outbox waits for the 101
         };
-        let waker = Waker::from(Arc::clone(&socket.entry));
-        let mut cx = Context::from_waker(&waker);
         while !socket.outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let result = match socket.outbox.slices(&mut slices) {
-                1 => Pin::new(&mut *transport).poll_write(&mut cx, &slices[0]),
-                count => Pin::new(&mut *transport).poll_write_vectored(&mut cx, &slices[..count]),
-            };
+            let count = socket.outbox.slices(&mut slices);
+            // Nearly every socket takes what there is for it, and then nobody has to be woken.
+            let mut result = poll_write(transport, Waker::noop(), &slices[..count]);
+            if result.is_pending() {
+                let waker = Waker::from(Arc::clone(&socket.entry));
+                result = poll_write(transport, &waker, &slices[..count]);
+            }
             match result {
                 // The kernel takes no more; the reactor says when it does.
                 Poll::Pending => return,
                 Poll::Ready(Ok(written)) => {
-                    socket.outbox.advance(written);
+                    socket.outbox.advance(written, &mut self.runs);
                     socket.entry.release(written);
                     self.handle.counters.bytes_out.add(written as u64);
                 }
@@ -127,6 +121,29 @@ impl Shard {
         if matches!(socket.phase, Phase::Finishing { .. }) {
             self.end_stream(key);
         }
+    }
+}
+
+fn poll_write(
+    transport: &mut Transport,
+    waker: &Waker,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let mut cx = Context::from_waker(waker);
+    match slices {
+        [slice] => Pin::new(transport).poll_write(&mut cx, slice),
+        slices => Pin::new(transport).poll_write_vectored(&mut cx, slices),
+    }
+}
+
+/// Something has been put in this socket's outbox.
+fn note_delivery(socket: &mut Socket, dirty: &mut Vec<u32>) {
+    let entry = &socket.entry;
+    if entry.buffered() > entry.listener.options.max_backpressure / 2 {
+        socket.over_half = true;
+    }
+    if !std::mem::replace(&mut socket.dirty, true) {
+        dirty.push(entry.key);
     }
 }
 

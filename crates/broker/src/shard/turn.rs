@@ -24,6 +24,7 @@ use crate::codec::Inflater;
 use crate::http::connection;
 use crate::id::RequestId;
 use crate::listener::{self, Admission};
+use crate::outbox::Runs;
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
 /// with default kernel settings, and fits the second-level cache beside the rest.
@@ -48,6 +49,8 @@ pub(super) struct Shard {
     /// Inflates for every socket; made for the first one that has agreed on permessage-deflate.
     pub(super) inflater: Option<Inflater>,
     pub(super) large: LargeMessages,
+    /// Memory for what waits in outboxes.
+    pub(super) runs: Runs,
     /// Events gathered in this turn.
     pub(super) staging: Staging,
     /// Sockets with something to write.
@@ -82,6 +85,7 @@ impl Shard {
             early: HashMap::new(),
             inflater: None,
             large: LargeMessages::default(),
+            runs: Runs::default(),
             staging: Staging::default(),
             dirty: Vec::new(),
             again: VecDeque::new(),
@@ -192,7 +196,7 @@ impl Shard {
                 drop(handshake);
             }
             Command::Abandon(entry) => self.abandon(&entry),
-            Command::Deliver { entry, frame } => self.deliver(&entry, frame),
+            Command::Deliver { entry, frame } => self.deliver(&entry, &frame),
             Command::DeliverCopied { key, id, length } => {
                 let frame = frames.split_off(..length as usize);
                 self.deliver_copied(key, id, frame.expect("put in with the command"));
