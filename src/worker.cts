@@ -145,16 +145,16 @@ export class WorkerThread {
       const { kind, id } = batch;
       switch (kind) {
         case MESSAGE:
-          this.#arrive(batch, kind, batch.data, 0);
+          this.#arrive(batch, id, kind, batch.data, 0);
           break;
         case OPEN:
-          this.#arrive(batch, kind, new PackedRequest(batch.requestBlock), 0);
+          this.#arrive(batch, id, kind, new PackedRequest(batch.requestBlock), 0);
           break;
         case DRAIN:
-          this.#arrive(batch, kind, undefined, 0);
+          this.#arrive(batch, id, kind, undefined, 0);
           break;
         case CLOSE:
-          this.#arrive(batch, kind, batch.reason, batch.code);
+          this.#arrive(batch, id, kind, batch.reason, batch.code);
           break;
         case REQUEST:
           this.#answerRequest(id, new PackedRequest(batch.requestBlock));
@@ -171,8 +171,8 @@ export class WorkerThread {
   }
 
   /** An event of a socket: handled now, or behind the promise that the socket waits for. */
-  #arrive(batch: Batch, kind: SocketEventKind, payload: SocketEvent['payload'], code: number): void {
-    const { id, token } = batch;
+  #arrive(batch: Batch, id: SocketId, kind: SocketEventKind, payload: SocketEvent['payload'], code: number): void {
+    const { token } = batch;
     if (this.#givenUp.size > 0 && this.#isLeftOut(id, kind)) return;
     // The first test alone is what an application pays whose handlers are synchronous.
     const backlog = this.#busySockets.size === 0 ? undefined : this.#busySockets.get(id);

@@ -30,6 +30,12 @@ impl<'a> OutboundMessage<'a> {
         Self::new(Opcode::Text, text.as_bytes())
     }
 
+    /// A text message, of bytes that the caller vouches for to be UTF-8.
+    #[must_use]
+    pub fn utf8(text: &'a [u8]) -> Self {
+        Self::new(Opcode::Text, text)
+    }
+
     /// A binary message.
     #[must_use]
     pub fn binary(bytes: &'a [u8]) -> Self {

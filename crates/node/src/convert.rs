@@ -66,7 +66,8 @@ pub(crate) fn milliseconds(value: f64) -> Duration {
 
 /// What a string or a `Uint8Array` holds.
 enum Data<'a> {
-    Text(&'a str),
+    /// UTF-8: V8 has replaced what is no character.
+    Text(&'a [u8]),
     /// UTF-8 behind [`HEADER_ROOM`] bytes.
     LongText(Vec<u8>),
     Bytes(&'a [u8]),
@@ -75,9 +76,8 @@ enum Data<'a> {
 impl Data<'_> {
     fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Text(text) => text.as_bytes(),
+            Self::Text(bytes) | Self::Bytes(bytes) => bytes,
             Self::LongText(text) => &text[HEADER_ROOM..],
-            Self::Bytes(bytes) => bytes,
         }
     }
 }
@@ -101,10 +101,7 @@ fn with_data<'cx, R>(
             )
         };
         if status == Ok(()) && written + LONGEST_CHARACTER_AND_NUL <= scratch.len() {
-            // V8 has replaced what is no character, so that this does not fail.
-            if let Ok(text) = std::str::from_utf8(&scratch[..written]) {
-                return Ok(use_data(Data::Text(text)));
-            }
+            return Ok(use_data(Data::Text(&scratch[..written])));
         }
         if status == Err(node_api::Status::StringExpected) {
             let buffer = value.downcast_or_throw::<JsBuffer, _>(cx)?;
@@ -156,7 +153,7 @@ pub(crate) fn with_message<R>(
 ) -> NeonResult<R> {
     let value = cx.argument::<JsValue>(index)?;
     with_data(cx, value, |data| match data {
-        Data::Text(text) => use_message(&OutboundMessage::text(text)),
+        Data::Text(text) => use_message(&OutboundMessage::utf8(text)),
         Data::LongText(text) => use_message(&OutboundMessage::text_behind_room(text)),
         Data::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
     })
@@ -247,12 +244,9 @@ pub(crate) fn response(cx: &mut FunctionContext, index: usize) -> NeonResult<Res
 /// One string `name\nvalue\n…`, which costs one crossing for all headers. Neither can hold a line feed.
 pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<(Bytes, Bytes)>> {
     let packed = cx.argument::<JsValue>(index)?;
-    with_data(cx, packed, |packed| match packed {
-        Data::Text(text) => unpack_headers(text),
-        Data::LongText(text) => str::from_utf8(&text[HEADER_ROOM..])
-            .map(unpack_headers)
-            .unwrap_or_default(),
-        Data::Bytes(_) => Vec::new(),
+    with_data(cx, packed, |packed| {
+        let text = str::from_utf8(packed.as_bytes());
+        text.map(unpack_headers).unwrap_or_default()
     })
 }
 

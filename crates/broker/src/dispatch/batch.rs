@@ -44,6 +44,8 @@ pub struct Batch {
     large: Vec<Bytes>,
     /// How many bytes these have.
     large_bytes: usize,
+    /// How much the first record makes room for.
+    expected: usize,
     /// How many records.
     pub(crate) events: u32,
     /// How many of them are messages: what is counted when a worker dies with them.
@@ -70,6 +72,14 @@ impl Batch {
     #[must_use]
     pub fn into_large_texts(self) -> Vec<Bytes> {
         self.large
+    }
+
+    /// An empty batch that expects as much as this one has got.
+    pub(crate) fn next_one(&self) -> Self {
+        Self {
+            expected: self.bytes.len(),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
@@ -178,7 +188,8 @@ impl Batch {
         ]) {
             word.copy_from_slice(&value.to_le_bytes());
         }
-        self.bytes.reserve(length);
+        self.bytes
+            .reserve(length.max(std::mem::take(&mut self.expected)));
         self.bytes.extend_from_slice(&head);
         if let Some(token) = token {
             self.bytes.extend_from_slice(token);

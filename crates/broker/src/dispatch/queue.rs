@@ -21,8 +21,9 @@ const QUEUE_BYTES: u64 = 16 << 20;
 /// that flooded with empty messages made everybody else of their worker wait 50 ms for 65,536 of them.
 const QUEUE_EVENTS: u64 = 2 * 1024;
 
-/// How much one [`Worker::take`] gives at most, unless a single batch is larger.
-const TAKE_BYTES: usize = 128 * 1024;
+/// How much one [`Worker::take`] gives at most, unless a single batch is larger. Joining batches costs a copy, which pays for
+/// small ones.
+const TAKE_BYTES: usize = 16 * 1024;
 
 /// The queue of one worker.
 pub(crate) struct WorkerQueue {

@@ -13,10 +13,11 @@ use crate::codec::{PerMessageDeflate, close};
 use crate::dispatch::queue::WorkerQueue;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
-use crate::id::{RequestId, SocketId};
+use crate::id::RequestId;
 use crate::listener::{
     Admission, Bound, ConnectionGuard, Handshake, ListenerGuard, ListenerShared,
 };
+use crate::message::SmallFrame;
 use crate::registry::SocketEntry;
 use crate::transport::{Transport, Unregistered};
 
@@ -83,8 +84,8 @@ pub(crate) enum Command {
     },
     /// Send this to members of a channel; room was taken for them.
     Publish(Box<Publication>),
-    /// Queue a frame that stands with the inbox's frames, for the socket that has this place, if it still does.
-    DeliverCopied { key: u32, id: SocketId, length: u32 },
+    /// Queue so many of the inbox's frames, each for one socket.
+    DeliverCopied { frames: u32 },
     /// Begin the closing handshake of a socket that has left the registries.
     Close {
         entry: Arc<SocketEntry>,
@@ -121,22 +122,58 @@ pub(crate) enum Command {
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) commands: Vec<Command>,
-    /// The frames of [`Command::DeliverCopied`], one behind the other.
+    /// The frames of [`Command::DeliverCopied`], one behind the other, each with a head that tells whose it is.
     pub(super) frames: Vec<u8>,
+    /// How many calls that were.
+    pub(super) calls: usize,
 }
+
+/// Before a frame: the socket's id, its place in the shard, the frame's length.
+const FRAME_HEAD: usize = 16;
 
 /// An inbox keeps so much memory for the next turn: what a busy one takes in, not what a burst has left.
 const KEPT_COMMANDS: usize = 1024;
 const KEPT_BYTES: usize = 256 * 1024;
 
 impl Inbox {
+    pub(super) fn push(&mut self, command: Command) {
+        self.commands.push(command);
+        self.calls += 1;
+    }
+
+    pub(super) fn push_frame(&mut self, entry: &SocketEntry, frame: &SmallFrame<'_>) {
+        match self.commands.last_mut() {
+            Some(Command::DeliverCopied { frames }) => *frames += 1,
+            _ => self.commands.push(Command::DeliverCopied { frames: 1 }),
+        }
+        self.calls += 1;
+        let mut head = [0; FRAME_HEAD];
+        head[..8].copy_from_slice(&entry.id.get().to_le_bytes());
+        head[8..12].copy_from_slice(&entry.key.to_le_bytes());
+        head[12..].copy_from_slice(&(frame.len() as u32).to_le_bytes());
+        self.frames.reserve(FRAME_HEAD + frame.len());
+        self.frames.extend_from_slice(&head);
+        frame.append_to(&mut self.frames);
+    }
+
     /// Everything has been taken out.
     pub(super) fn clear(&mut self) {
         self.commands.clear();
         self.commands.shrink_to(KEPT_COMMANDS);
+        self.calls = 0;
         self.frames.clear();
         self.frames.shrink_to(KEPT_BYTES);
     }
+}
+
+/// The next of an inbox's frames: the id and the place of its socket, and the frame.
+pub(super) fn next_frame<'a>(frames: &mut &'a [u8]) -> Option<(u64, u32, &'a [u8])> {
+    let head = frames.split_off(..FRAME_HEAD)?;
+    let (id, rest) = head.split_first_chunk()?;
+    let (key, rest) = rest.split_first_chunk()?;
+    let (length, _) = rest.split_first_chunk()?;
+    let frame = frames.split_off(..u32::from_le_bytes(*length) as usize)?;
+    Some((u64::from_le_bytes(*id), u32::from_le_bytes(*key), frame))
 }
 
 /// What has been found out about a client that asks for a socket.

@@ -72,23 +72,17 @@ impl ShardHandle {
     /// Puts a command in the inbox and wakes the shard, unless the calling thread is corked.
     pub(crate) fn send(self: &Arc<Self>, command: Command) {
         let mut inbox = self.inbox.lock();
-        inbox.commands.push(command);
-        let waiting = inbox.commands.len();
+        inbox.push(command);
+        let waiting = inbox.calls;
         drop(inbox);
         cork::wake(self, waiting);
     }
 
     /// The same for a small frame, which needs no memory of its own this way. Room for it has been taken.
     pub(crate) fn send_copied(self: &Arc<Self>, entry: &SocketEntry, frame: &SmallFrame<'_>) {
-        let command = Command::DeliverCopied {
-            key: entry.key,
-            id: entry.id,
-            length: frame.len() as u32,
-        };
         let mut inbox = self.inbox.lock();
-        inbox.commands.push(command);
-        frame.append_to(&mut inbox.frames);
-        let waiting = inbox.commands.len();
+        inbox.push_frame(entry, frame);
+        let waiting = inbox.calls;
         drop(inbox);
         cork::wake(self, waiting);
     }

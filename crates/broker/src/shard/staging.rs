@@ -43,9 +43,11 @@ impl Staging {
     /// A worker that has left refuses its batch; it stays here until the shard is told of the departure.
     fn hand_over_above(&mut self, shard: u16, bytes: usize) {
         for (worker, batch) in &mut self.workers {
-            if batch.len() > bytes
-                && let Err(refused) = worker.push(shard, std::mem::take(batch))
-            {
+            if batch.len() <= bytes {
+                continue;
+            }
+            let next = batch.next_one();
+            if let Err(refused) = worker.push(shard, std::mem::replace(batch, next)) {
                 *batch = refused;
             }
         }

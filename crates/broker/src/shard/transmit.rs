@@ -12,7 +12,6 @@ use super::socket::{Phase, Socket};
 use super::turn::{Shard, find};
 use crate::broker::Publication;
 use crate::codec::{Contexts, PerMessageDeflate, close};
-use crate::id::SocketId;
 use crate::outbox::MAX_SLICES;
 use crate::registry::SocketEntry;
 use crate::transport::Transport;
@@ -37,9 +36,9 @@ impl Shard {
     }
 
     /// The same for a small frame of a socket that is told by its place.
-    pub(super) fn deliver_copied(&mut self, key: u32, id: SocketId, frame: &[u8]) {
+    pub(super) fn deliver_copied(&mut self, key: u32, id: u64, frame: &[u8]) {
         let socket = self.sockets.get_mut(key as usize);
-        match socket.filter(|socket| socket.entry.id == id) {
+        match socket.filter(|socket| socket.entry.id.get() == id) {
             Some(socket) if socket.takes_messages() => {
                 socket.outbox.push_copied(frame, &mut self.runs);
                 note_delivery(socket, &mut self.dirty);

@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::ShardHandle;
 use super::alarm::Alarm;
-use super::inbox::{Command, Inbox};
+use super::inbox::{Command, Inbox, next_frame};
 use super::large::LargeMessages;
 use super::pacing::Paused;
 use super::requests::Pending;
@@ -145,7 +145,7 @@ impl Shard {
         self.spare_inbox = inbox;
     }
 
-    /// `frames` begins with the one of this command, if it has one there.
+    /// `frames` begins with those of this command, if it has some there.
     fn obey(&mut self, command: Command, frames: &mut &[u8]) {
         match command {
             Command::Listen { bound, guard } => {
@@ -197,9 +197,11 @@ impl Shard {
             }
             Command::Abandon(entry) => self.abandon(&entry),
             Command::Deliver { entry, frame } => self.deliver(&entry, &frame),
-            Command::DeliverCopied { key, id, length } => {
-                let frame = frames.split_off(..length as usize);
-                self.deliver_copied(key, id, frame.expect("put in with the command"));
+            Command::DeliverCopied { frames: count } => {
+                for _ in 0..count {
+                    let (id, key, frame) = next_frame(frames).expect("put in with the command");
+                    self.deliver_copied(key, id, frame);
+                }
             }
             Command::Publish(publication) => self.publish(&publication),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
