@@ -133,8 +133,7 @@ async fn serve_http(
     });
     let service = service_fn({
         let connection = Arc::clone(&connection);
-        // Pinned, for hyper is polled by hand below and that takes a service whose future may be moved.
-        move |request| Box::pin(exchange(Arc::clone(&connection), request))
+        move |request| exchange(&connection, request)
     });
     let options = &listener.options;
     let mut http = http1::Builder::new()

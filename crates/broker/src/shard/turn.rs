@@ -24,6 +24,7 @@ use crate::codec::Inflater;
 use crate::http::connection;
 use crate::id::RequestId;
 use crate::listener::{self, Admission};
+use crate::registry::IdMap;
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
 /// with default kernel settings, and fits the second-level cache beside the rest.
@@ -38,7 +39,7 @@ pub(super) struct Shard {
     pub(super) handle: Arc<ShardHandle>,
     pub(super) core: Arc<Core>,
     pub(super) sockets: Slab<Socket>,
-    pub(super) requests: HashMap<RequestId, Pending>,
+    pub(super) requests: IdMap<RequestId, Pending>,
     pub(super) read_buffer: Vec<u8>,
     /// Empty: what the threads fill while the shard empties the other one.
     spare_inbox: Inbox,
@@ -76,7 +77,7 @@ impl Shard {
             handle,
             core,
             sockets: Slab::new(),
-            requests: HashMap::new(),
+            requests: IdMap::default(),
             read_buffer: vec![0; READ_BUFFER],
             spare_inbox: Inbox::default(),
             early: HashMap::new(),
