@@ -22,6 +22,7 @@ use super::stopping::Farewell;
 use crate::broker::Core;
 use crate::codec::Inflater;
 use crate::http::connection;
+use crate::http::response::Response;
 use crate::id::RequestId;
 use crate::listener::{self, Admission};
 use crate::registry::IdMap;
@@ -142,7 +143,7 @@ impl Shard {
         self.spare_inbox = inbox;
     }
 
-    /// `frames` begins with the one of this command, if it has one there.
+    /// `frames` begins with what belongs to this command, if it has something there.
     fn obey(&mut self, command: Command, frames: &mut &[u8]) {
         match command {
             Command::Listen { bound, guard } => {
@@ -181,6 +182,16 @@ impl Shard {
             Command::ClientGone(id) => self.client_gone(id),
             Command::Disconnected(admission) => self.departed.push(admission),
             Command::Respond { id, response } => self.respond(id, *response),
+            Command::RespondCopied {
+                id,
+                status,
+                headers,
+                length,
+            } => {
+                let bytes = frames.split_off(..length as usize);
+                let bytes = bytes.expect("put in with the command");
+                self.respond(id, Response::copied(status, bytes, headers as usize));
+            }
             Command::Decide { id, decision } => self.decide(id, *decision),
             Command::Adopt {
                 reserved,
