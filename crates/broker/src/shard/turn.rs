@@ -147,7 +147,8 @@ impl Shard {
     fn obey(&mut self, command: Command, frames: &mut &[u8]) {
         match command {
             Command::Listen { bound, guard } => {
-                tokio::spawn(listener::accept(bound, guard, Arc::clone(&self.core)));
+                let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
+                tokio::spawn(listener::accept(bound, guard, core, here));
             }
             Command::Connect {
                 stream,
