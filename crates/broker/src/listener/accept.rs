@@ -142,9 +142,11 @@ impl Source {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Events are small and wait for nobody. Some systems refuse it to a peer that has left already;
-                // that is found by the first read.
+                // On Linux it has this from its listener. Some systems refuse it to a peer that has left already; that
+                // is found by the first read.
+                #[cfg(not(any(target_os = "linux", target_os = "android")))]
                 let _ = stream.set_nodelay(true);
+                debug_assert!(stream.nodelay().unwrap_or(true), "events wait for nobody");
                 Ok((Transport::Tcp(stream), peer.ip().into()))
             }
             #[cfg(unix)]
