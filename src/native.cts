@@ -145,7 +145,7 @@ export interface Native {
   bans(): Ban[];
 
   /** `headers` in all three: `name\nvalue\n` for each, in latin1. */
-  respond(requestId: number, status: number, headers: string, body: NativeData | undefined): boolean;
+  respond(requestId: number, status: number, headers: string, body: NativeData): boolean;
   accept(
     requestId: number,
     token: NativeData | undefined,
@@ -153,7 +153,7 @@ export interface Native {
     protocol: string | undefined,
     headers: string,
   ): boolean;
-  refuse(requestId: number, status: number, headers: string, body: NativeData | undefined): boolean;
+  refuse(requestId: number, status: number, headers: string, body: NativeData): boolean;
 }
 
 function load(): Native {

@@ -84,7 +84,7 @@ function checkProtocol(value: unknown): string | undefined {
 interface PackedResponse {
   status: number;
   headers: string;
-  body: NativeData | undefined;
+  body: NativeData;
 }
 
 function packResponse(value: unknown, name: string): PackedResponse {
@@ -99,7 +99,7 @@ function packResponse(value: unknown, name: string): PackedResponse {
   return {
     status: status as number,
     headers: typeof body === 'string' && !hasContentType ? packed + TEXT_PLAIN : packed,
-    body: body === null ? undefined : checkData(body, `${name}.body`),
+    body: body === null ? '' : checkData(body, `${name}.body`),
   };
 }
 

@@ -317,21 +317,11 @@ export class WorkerThread {
       respondWithStatus(id, 503);
       return;
     }
-    this.#handleRequest(id, request, {
-      handler: 'handleHttpRequest',
-      call: () => this.#handlers.handleHttpRequest?.(request),
-      answer: (response) => respond(id, response),
-      fail: () => respondWithStatus(id, 500),
-    });
+    this.#handleRequest(id, request, ANSWERING);
   }
 
   #decideUpgrade(id: number, request: PackedRequest): void {
-    this.#handleRequest(id, request, {
-      handler: 'handleSocketUpgrade',
-      call: () => this.#handlers.handleSocketUpgrade?.(request),
-      answer: (decision) => decide(id, decision),
-      fail: () => refuseWithStatus(id, 500),
-    });
+    this.#handleRequest(id, request, DECIDING);
   }
 
   /** Nobody waits for the answer any more. The handler may never come to an end, and need not keep the request for that. */
@@ -342,31 +332,33 @@ export class WorkerThread {
     request.abort();
   }
 
-  #handleRequest(id: number, request: PackedRequest, { handler, call, answer, fail }: RequestSteps): void {
-    const failed = (error: unknown) => {
-      fail();
-      this.#report(error, { handler, request });
-    };
+  #handleRequest(id: number, request: PackedRequest, steps: RequestSteps): void {
     try {
-      const result = call();
-      if (!isThenable(result)) {
-        answer(result);
-        return;
-      }
-      this.#openRequests.set(id, request);
-      Promise.resolve(result)
-        .then((settled) => {
-          corkForThisTask();
-          answer(settled);
-        })
-        .catch(failed)
-        .then(() => {
-          this.#openRequests.delete(id);
-          this.#endWhenIdle();
-        });
+      const result = this.#handlers[steps.handler]?.(request);
+      if (isThenable(result)) this.#answerLater(id, request, steps, result);
+      else steps.answer(id, result);
     } catch (error) {
-      failed(error);
+      this.#failRequest(id, request, steps, error);
     }
+  }
+
+  #answerLater(id: number, request: PackedRequest, steps: RequestSteps, promise: PromiseLike<unknown>): void {
+    this.#openRequests.set(id, request);
+    Promise.resolve(promise)
+      .then((settled) => {
+        corkForThisTask();
+        steps.answer(id, settled);
+      })
+      .catch((error: unknown) => this.#failRequest(id, request, steps, error))
+      .then(() => {
+        this.#openRequests.delete(id);
+        this.#endWhenIdle();
+      });
+  }
+
+  #failRequest(id: number, request: PackedRequest, { handler, fail }: RequestSteps, error: unknown): void {
+    fail(id);
+    this.#report(error, { handler, request });
   }
 
   #report(error: unknown, context: ErrorContext): void {
@@ -376,12 +368,23 @@ export class WorkerThread {
 
 /** How to get from a request's event to its answer. */
 interface RequestSteps {
-  handler: HandlerName;
-  call: () => unknown;
+  handler: 'handleHttpRequest' | 'handleSocketUpgrade';
   /** Throws when the result is none. */
-  answer: (result: unknown) => void;
-  fail: () => void;
+  answer: (id: number, result: unknown) => void;
+  fail: (id: number) => void;
 }
+
+const ANSWERING: RequestSteps = {
+  handler: 'handleHttpRequest',
+  answer: respond,
+  fail: (id) => respondWithStatus(id, 500),
+};
+
+const DECIDING: RequestSteps = {
+  handler: 'handleSocketUpgrade',
+  answer: decide,
+  fail: (id) => refuseWithStatus(id, 500),
+};
 
 function checkHandlers(value: unknown): WorkerHandlers {
   const handlers = checkObject(value, 'worker');

@@ -1,6 +1,7 @@
 //! The byte stream under a connection. TLS will be one more variant here.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -101,6 +102,10 @@ impl Transport {
     }
 }
 
+/// Pieces of so many bytes together are copied and written as one: most answers are smaller, and the system takes longer
+/// to look at a list of pieces than a copy takes.
+const JOINED: usize = 2048;
+
 /// How soon an end is noticed at the latest where it has to be looked for.
 #[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -188,7 +193,13 @@ impl AsyncWrite for &Transport {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+        of!(*self.get_mut(), stream => loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        })
     }
 
     fn poll_write_vectored(
@@ -196,6 +207,14 @@ impl AsyncWrite for &Transport {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() <= JOINED {
+            let mut space = [const { MaybeUninit::uninit() }; JOINED];
+            let mut joined = ReadBuf::uninit(&mut space);
+            for slice in slices {
+                joined.put_slice(slice);
+            }
+            return self.poll_write(cx, joined.filled());
+        }
         of!(*self.get_mut(), stream => loop {
             ready!(stream.poll_write_ready(cx))?;
             match stream.try_write_vectored(slices) {

@@ -4,8 +4,9 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use neon::prelude::*;
-use wsbroker_engine::{Acceptance, ChannelLimit, Cidr, SocketId, UpgradeDecision};
+use wsbroker_engine::{Acceptance, ChannelLimit, Cidr, Response, SocketId, UpgradeDecision};
 
+use crate::convert::Body;
 use crate::{broker, convert};
 
 pub(crate) fn send(mut cx: FunctionContext) -> JsResult<JsBoolean> {
@@ -156,11 +157,26 @@ pub(crate) fn buffered_amount(mut cx: FunctionContext) -> JsResult<JsNumber> {
     count(&mut cx, bytes)
 }
 
-/// `(requestId, status, packed headers, body?)`
+/// `(requestId, status, packed headers, body)`
 pub(crate) fn respond(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     let request = convert::request_id(&mut cx, 0)?;
-    let response = convert::response(&mut cx, 1)?;
-    let answered = request.is_some_and(|request| broker().respond(request, response));
+    let status = convert::number(&mut cx, 1)? as u16;
+    let headers = convert::packed_headers(&mut cx, 2)?;
+    let answered = convert::with_body(&mut cx, 3, |body| {
+        request.is_some_and(|request| match body {
+            Body::Short(body) if headers.len() <= convert::SHORT => {
+                broker().respond_copied(request, status, &headers, body)
+            }
+            body => {
+                let response = Response {
+                    status,
+                    headers: Response::unpack_headers(&headers.into()),
+                    body: body.into_bytes(),
+                };
+                broker().respond(request, response)
+            }
+        })
+    })?;
     Ok(cx.boolean(answered))
 }
 
@@ -178,7 +194,7 @@ pub(crate) fn accept(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     Ok(cx.boolean(decided))
 }
 
-/// `(requestId, status, packed headers, body?)`
+/// `(requestId, status, packed headers, body)`
 pub(crate) fn refuse(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     let request = convert::request_id(&mut cx, 0)?;
     let response = convert::response(&mut cx, 1)?;

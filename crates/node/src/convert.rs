@@ -232,7 +232,7 @@ pub(crate) fn optional_text(cx: &mut FunctionContext, index: usize) -> NeonResul
         .map(|string| string.value(cx)))
 }
 
-/// Four arguments from `index` on: the request's id is another's business, then status, headers and body.
+/// Three arguments from `index` on: the request's id is another's business, then status, headers and body.
 pub(crate) fn response(cx: &mut FunctionContext, index: usize) -> NeonResult<Response> {
     Ok(Response {
         status: number(cx, index)? as u16,
@@ -241,29 +241,64 @@ pub(crate) fn response(cx: &mut FunctionContext, index: usize) -> NeonResult<Res
     })
 }
 
-/// One string `name\nvalue\n…`, which costs one crossing for all headers. Neither can hold a line feed.
-pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<(Bytes, Bytes)>> {
-    let packed = cx.argument::<JsValue>(index)?;
-    with_data(cx, packed, |packed| {
-        let text = str::from_utf8(packed.as_bytes());
-        text.map(unpack_headers).unwrap_or_default()
+/// Up to so many bytes it is better to copy than to hand over memory that another thread has to free.
+pub(crate) const SHORT: usize = SCRATCH_BYTES;
+
+/// The body of an answer.
+pub(crate) enum Body<'a> {
+    /// At most [`SHORT`] bytes.
+    Short(&'a [u8]),
+    Long(Bytes),
+}
+
+impl Body<'_> {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Short(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// A string or a `Uint8Array`.
+pub(crate) fn with_body<R>(
+    cx: &mut FunctionContext,
+    index: usize,
+    use_body: impl FnOnce(Body<'_>) -> R,
+) -> NeonResult<R> {
+    let value = cx.argument::<JsValue>(index)?;
+    with_data(cx, value, |data| {
+        use_body(match data {
+            Data::Text(text) => Body::Short(text),
+            Data::LongText(text) => Body::Long(Bytes::from(text).slice(HEADER_ROOM..)),
+            Data::Bytes(bytes) if bytes.len() <= SHORT => Body::Short(bytes),
+            Data::Bytes(bytes) => Body::Long(Bytes::copy_from_slice(bytes)),
+        })
     })
 }
 
-fn unpack_headers(packed: &str) -> Vec<(Bytes, Bytes)> {
-    if packed.is_empty() {
-        return Vec::new();
+pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<(Bytes, Bytes)>> {
+    let packed = packed_headers(cx, index)?;
+    Ok(Response::unpack_headers(&packed.into()))
+}
+
+/// One string `name\nvalue\n…`, which costs one crossing for all headers. Header values are latin1 in JavaScript, one
+/// character for one byte on the wire.
+pub(crate) fn packed_headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<u8>> {
+    let packed = cx.argument::<JsValue>(index)?;
+    with_data(cx, packed, |packed| {
+        str::from_utf8(packed.as_bytes())
+            .map(latin1)
+            .unwrap_or_default()
+    })
+}
+
+fn latin1(text: &str) -> Vec<u8> {
+    if text.is_ascii() {
+        text.as_bytes().to_vec()
+    } else {
+        text.chars().map(|character| character as u8).collect()
     }
-    // Header values are latin1 in JavaScript, one character for one byte on the wire.
-    let bytes: Bytes = packed.chars().map(|character| character as u8).collect();
-    let mut pieces = bytes
-        .split(|byte| *byte == b'\n')
-        .map(|piece| bytes.slice_ref(piece));
-    let mut headers = Vec::new();
-    while let (Some(name), Some(value)) = (pieces.next(), pieces.next()) {
-        headers.push((name, value));
-    }
-    headers
 }
 
 pub(crate) fn buffer<'cx>(cx: &mut Cx<'cx>, bytes: &[u8]) -> JsResult<'cx, JsBuffer> {
@@ -284,32 +319,9 @@ pub(crate) fn id_array<'cx>(cx: &mut Cx<'cx>, ids: &[SocketId]) -> JsResult<'cx,
 mod tests {
     use super::*;
 
-    fn unpacked(packed: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
-        unpack_headers(packed)
-            .into_iter()
-            .map(|(name, value)| (name.to_vec(), value.to_vec()))
-            .collect()
-    }
-
-    #[test]
-    fn headers_come_out_as_they_were_packed() {
-        assert_eq!(unpacked(""), []);
-        assert_eq!(
-            unpacked("content-type\ntext/html\nset-cookie\na=1\nset-cookie\nb=2\nx-empty\n\n"),
-            [
-                (b"content-type".to_vec(), b"text/html".to_vec()),
-                (b"set-cookie".to_vec(), b"a=1".to_vec()),
-                (b"set-cookie".to_vec(), b"b=2".to_vec()),
-                (b"x-empty".to_vec(), Vec::new()),
-            ]
-        );
-    }
-
     #[test]
     fn a_latin1_character_is_one_byte_on_the_wire() {
-        assert_eq!(
-            unpacked("x-name\nJos\u{e9}\n"),
-            [(b"x-name".to_vec(), b"Jos\xe9".to_vec())]
-        );
+        assert_eq!(latin1("x-name\nJos\u{e9}\n"), b"x-name\nJos\xe9\n");
+        assert_eq!(latin1("x-name\nJose\n"), b"x-name\nJose\n");
     }
 }

@@ -324,6 +324,25 @@ impl Broker {
         )
     }
 
+    /// The same for a short answer, whose headers are packed as `name\nvalue\n…`: it needs no memory of its own until
+    /// its shard has it.
+    #[doc(hidden)]
+    pub fn respond_copied(
+        &self,
+        request: RequestId,
+        status: u16,
+        headers: &[u8],
+        body: &[u8],
+    ) -> bool {
+        match self.core.shards().get(request.shard()) {
+            Some(shard) => {
+                shard.respond_copied(request, status, headers, body);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Answers an upgrade request; `false` as with [`respond`](Self::respond).
     pub fn decide(&self, request: RequestId, decision: UpgradeDecision) -> bool {
         self.core.tell_shard_of(

@@ -133,8 +133,7 @@ async fn serve_http(
     });
     let service = service_fn({
         let connection = Arc::clone(&connection);
-        // Pinned, for hyper is polled by hand below and that takes a service whose future may be moved.
-        move |request| Box::pin(exchange(Arc::clone(&connection), request))
+        move |request| exchange(&connection, request)
     });
     let options = &listener.options;
     let mut http = http1::Builder::new()
@@ -173,8 +172,10 @@ async fn serve_http(
         (end, upgraded, admission) => {
             // Its 101 cannot be written. The place is free from now on, however long the peer takes to go.
             drop(upgraded);
+            // Boxed, because it brings a buffer, and everything that this future may ever need it always takes.
+            let parting = Box::pin(part(&connection, end, transport));
             tokio::select! {
-                () = part(&connection, end, transport) => {}
+                () = parting => {}
                 () = StopPhase::cut(&mut phase) => {}
             }
             Some(admission)
@@ -283,4 +284,20 @@ async fn linger(mut transport: Transport, cut_short: bool) {
         while matches!(transport.read(&mut scrap).await, Ok(n) if n > 0) {}
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection takes as much from its accept on, and is moved as it is spawned.
+    #[test]
+    fn a_connection_stays_small() {
+        let size = size_of_future(serve);
+        assert!(size <= 2048, "{size}");
+    }
 }

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
@@ -30,12 +30,43 @@ use crate::shard::origin_refused;
 
 type HttpResponse = http::Response<Full<Bytes>>;
 
-/// Answers one request; whatever goes wrong has a status.
-pub(super) async fn exchange(
+/// The answer to one request, on its way.
+pub(super) struct Exchange {
     connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> Result<HttpResponse, Infallible> {
+    step: Step,
+}
+
+enum Step {
+    /// A worker has the request, which is how most requests spend their time.
+    Given(Given),
+    /// It takes more than that, or less. `Send` as the task of the connection is.
+    Other(Pin<Box<dyn Future<Output = HttpResponse> + Send>>),
+}
+
+/// Answers one request; whatever goes wrong has a status. A request without a body is given to its worker by the call:
+/// its head is cut out of hyper's read buffer, and while there is any of it hyper can only go on reading into another.
+pub(super) fn exchange(connection: &Arc<Connection>, request: Request<Incoming>) -> Exchange {
     connection.deadlines.lock().head_ended();
+    Exchange {
+        step: begin(connection, request),
+        connection: Arc::clone(connection),
+    }
+}
+
+impl Future for Exchange {
+    type Output = Result<HttpResponse, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(match &mut self.step {
+            Step::Given(given) => Pin::new(given).poll(cx),
+            Step::Other(steps) => steps.as_mut().poll(cx),
+        });
+        self.connection.deadlines.lock().answered();
+        Poll::Ready(Ok(response))
+    }
+}
+
+fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step {
     let (head, body) = request.into_parts();
     let is_upgrade = upgrade::is_asked(&head);
     let act = if is_upgrade {
@@ -43,22 +74,37 @@ pub(super) async fn exchange(
     } else {
         Act::Request
     };
-    let response = match admit(&connection, &head, act) {
+    let refusal = match admit(connection, &head, act) {
         Err(refusal) if body.is_end_stream() && connection.refusal.is_none() => {
             // It has been read to its end, so the connection can go on: it may be a proxy's.
             refusal.into_http(&head.method)
         }
-        Err(refusal) => refuse(&connection, &head.method, refusal),
+        Err(refusal) => refuse(connection, &head.method, refusal),
         Ok(_) if !names_its_host(&head) => {
             let text = "exactly one Host header is needed\n";
             let refusal = Response::plain(StatusCode::BAD_REQUEST, text);
-            refuse(&connection, &head.method, refusal)
+            refuse(connection, &head.method, refusal)
         }
-        Ok(asker) if is_upgrade => upgrade_socket(&connection, &head, asker).await,
-        Ok(asker) => answer(&connection, &head, body, &asker).await,
+        Ok(asker) if is_upgrade => {
+            let connection = Arc::clone(connection);
+            return Step::Other(Box::pin(async move {
+                upgrade_socket(&connection, &head, asker).await
+            }));
+        }
+        Ok(asker) if body.is_end_stream() => {
+            return Step::Given(give(connection, head, &[], &asker));
+        }
+        Ok(asker) => {
+            let connection = Arc::clone(connection);
+            return Step::Other(Box::pin(async move {
+                match collect(&connection, &head, body).await {
+                    Ok(body) => give(&connection, head, &body, &asker).await,
+                    Err(refusal) => refuse(&connection, &head.method, refusal),
+                }
+            }));
+        }
     };
-    connection.deadlines.lock().answered();
-    Ok(response)
+    Step::Other(Box::pin(ready(refusal)))
 }
 
 /// RFC 9112 section 3.2: servers that disagree about the host of a request can be played against each other.
@@ -80,27 +126,39 @@ fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpRe
     response
 }
 
-async fn answer(
-    connection: &Connection,
-    head: &request::Parts,
-    body: Incoming,
-    asker: &Asker,
-) -> HttpResponse {
-    let body = match collect(connection, head, body).await {
-        Ok(body) => body,
-        Err(refusal) => return refuse(connection, &head.method, refusal),
-    };
+/// Gives a whole request to a worker.
+fn give(connection: &Arc<Connection>, head: request::Parts, body: &[u8], asker: &Asker) -> Given {
     let (reply, answer) = oneshot::channel();
     let waiting = Waiting::new(connection);
     connection.shard.send(Command::Request {
         id: waiting.id,
-        block: pack(connection, asker, head, &body),
+        block: pack(connection, asker, &head, body),
         listener: Arc::clone(&connection.listener),
         reply,
     });
-    let response = answer.await.unwrap_or_else(|_| unanswered());
-    waiting.answered();
-    response.into_http(&head.method)
+    Given {
+        waiting,
+        answer,
+        method: head.method,
+    }
+}
+
+/// A request that a worker has, until its answer.
+struct Given {
+    waiting: Waiting,
+    answer: oneshot::Receiver<Response>,
+    method: Method,
+}
+
+impl Future for Given {
+    type Output = HttpResponse;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HttpResponse> {
+        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
+        self.waiting.answered();
+        let response = answer.unwrap_or_else(|_| unanswered());
+        Poll::Ready(response.into_http(&self.method))
+    }
 }
 
 /// The whole body, or the answer to one that is too large, too slow or broken.
@@ -110,9 +168,6 @@ async fn collect(
     mut body: Incoming,
 ) -> Result<Bytes, Response> {
     let options = &connection.listener.options;
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
     let too_large = || Response::plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n");
     let declared = head
         .headers
@@ -165,7 +220,7 @@ async fn next_frame(
 }
 
 async fn upgrade_socket(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     head: &request::Parts,
     asker: Asker,
 ) -> HttpResponse {
@@ -185,7 +240,7 @@ async fn upgrade_socket(
 
 /// The 101, or the answer to a handshake that is not to be.
 async fn open_socket(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     head: &request::Parts,
     asker: Asker,
 ) -> Result<HttpResponse, Response> {
@@ -210,7 +265,7 @@ async fn open_socket(
     let protocol = upgrade::choose_protocol(&listener.options.protocols, &head.headers);
     set_protocol(&mut block, protocol);
     let (reply, answer) = oneshot::channel();
-    let waiting = Waiting::new(connection);
+    let mut waiting = Waiting::new(connection);
     connection.shard.send(Command::Upgrade {
         id: waiting.id,
         block,
@@ -285,27 +340,27 @@ fn unanswered() -> Response {
 }
 
 /// A request that a worker may be looking at. Dropped before its answer, the client has gone away.
-struct Waiting<'a> {
-    connection: &'a Connection,
+struct Waiting {
+    connection: Arc<Connection>,
     id: RequestId,
     answered: bool,
 }
 
-impl<'a> Waiting<'a> {
-    fn new(connection: &'a Connection) -> Self {
+impl Waiting {
+    fn new(connection: &Arc<Connection>) -> Self {
         Self {
-            connection,
+            connection: Arc::clone(connection),
             id: connection.shard.next_request_id(),
             answered: false,
         }
     }
 
-    fn answered(mut self) {
+    fn answered(&mut self) {
         self.answered = true;
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.answered {
             self.connection.shard.send(Command::ClientGone(self.id));

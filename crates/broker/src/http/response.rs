@@ -70,6 +70,31 @@ impl Response {
         }
     }
 
+    /// Headers packed as `name\nvalue\n…`; neither can hold a line feed.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn unpack_headers(packed: &Bytes) -> Vec<(Bytes, Bytes)> {
+        let mut pieces = packed
+            .split(|byte| *byte == b'\n')
+            .map(|piece| packed.slice_ref(piece));
+        let mut headers = Vec::new();
+        while let (Some(name), Some(value)) = (pieces.next(), pieces.next()) {
+            headers.push((name, value));
+        }
+        headers
+    }
+
+    /// `bytes` begins with so many of packed headers, and the rest is the body.
+    pub(crate) fn copied(status: u16, bytes: &[u8], headers: usize) -> Self {
+        let mut headers_and_body = Bytes::copy_from_slice(bytes);
+        let headers = headers_and_body.split_to(headers);
+        Self {
+            status,
+            headers: Self::unpack_headers(&headers),
+            body: headers_and_body,
+        }
+    }
+
     /// With one more header.
     pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((
@@ -162,3 +187,36 @@ impl fmt::Display for ResponseError {
 }
 
 impl std::error::Error for ResponseError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &'static str, value: &'static str) -> (Bytes, Bytes) {
+        (Bytes::from(name), Bytes::from(value))
+    }
+
+    #[test]
+    fn headers_come_out_as_they_were_packed() {
+        let packed = "content-type\ntext/html\nset-cookie\na=1\nset-cookie\nb=2\nx-empty\n\n";
+        let headers = vec![
+            pair("content-type", "text/html"),
+            pair("set-cookie", "a=1"),
+            pair("set-cookie", "b=2"),
+            pair("x-empty", ""),
+        ];
+        assert_eq!(Response::unpack_headers(&packed.into()), headers);
+        let bytes = [packed.as_bytes(), b"a\nbody"].concat();
+        let response = Response::copied(200, &bytes, packed.len());
+        assert_eq!(response.headers, headers);
+        assert_eq!(response.body, "a\nbody");
+    }
+
+    #[test]
+    fn without_headers_everything_is_the_body() {
+        assert_eq!(Response::unpack_headers(&Bytes::new()), []);
+        let response = Response::copied(204, b"", 0);
+        assert!(response.headers.is_empty() && response.body.is_empty());
+        assert_eq!(Response::copied(200, b"body", 0).body, "body");
+    }
+}

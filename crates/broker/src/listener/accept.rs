@@ -15,6 +15,8 @@ use super::bind::SocketFile;
 use super::{Admission, ListenerGuard, ListenerShared, StopPhase};
 use crate::broker::Core;
 use crate::client::ClientAddress;
+use crate::http::connection::serve;
+use crate::shard::ShardHandle;
 use crate::shard::inbox::Command;
 use crate::transport::Transport;
 
@@ -25,9 +27,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// so each client is looked at every 6.4 s, and no look takes longer than one part.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Accepts until the stop, dealing connections to the shards in turn. `guard` goes last: when the stop is done the
+/// Accepts until the stop, dealing connections to the shards in turn; this runs `here`. `guard` goes last: when the stop is done the
 /// address is free, and a socket file gone.
-pub(crate) async fn accept(bound: Bound, guard: ListenerGuard, core: Arc<Core>) {
+pub(crate) async fn accept(
+    bound: Bound,
+    guard: ListenerGuard,
+    core: Arc<Core>,
+    here: Arc<ShardHandle>,
+) {
     let mut phase = guard.listener().phase();
     // Declared behind the guard, which is a parameter, and so dropped before it.
     let mut source = match Source::register(bound) {
@@ -46,25 +53,17 @@ pub(crate) async fn accept(bound: Bound, guard: ListenerGuard, core: Arc<Core>) 
             () = &mut forgetting => continue,
             accepted = source.accept() => accepted,
         };
-        let dealt =
-            accepted.and_then(
-                |(stream, peer)| match Admission::of(guard.listener(), peer) {
-                    Some(admission) => Ok(Some((stream.unregister()?, peer, admission))),
-                    None => Ok(None), // dropping the stream closes it
-                },
-            );
+        let dealt = accepted.and_then(|(stream, peer)| {
+            let Some(admission) = Admission::of(guard.listener(), peer) else {
+                return Ok(()); // dropping the stream closes it
+            };
+            let shards = core.shards();
+            let shard = &shards[turn % shards.len()];
+            turn += 1;
+            deal(stream, peer, admission, shard, &here)
+        });
         match dealt {
-            Ok(Some((stream, peer, admission))) => {
-                let shards = core.shards();
-                let connect = Command::Connect {
-                    stream,
-                    peer,
-                    admission,
-                };
-                shards[turn % shards.len()].send(connect);
-                turn += 1;
-            }
-            Ok(None) => {}
+            Ok(()) => {}
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for the moment");
@@ -72,6 +71,26 @@ pub(crate) async fn accept(bound: Bound, guard: ListenerGuard, core: Arc<Core>) 
             }
         }
     }
+}
+
+/// Has `shard` serve the connection. One that stays `here` stays known to the reactor.
+fn deal(
+    transport: Transport,
+    peer: ClientAddress,
+    admission: Admission,
+    shard: &Arc<ShardHandle>,
+    here: &Arc<ShardHandle>,
+) -> io::Result<()> {
+    if Arc::ptr_eq(shard, here) {
+        tokio::spawn(serve(transport, peer, Arc::clone(here), admission));
+    } else {
+        shard.send(Command::Connect {
+            stream: transport.unregister()?,
+            peer,
+            admission,
+        });
+    }
+    Ok(())
 }
 
 /// Runs for ever beside the accepting.
@@ -123,9 +142,11 @@ impl Source {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Events are small and wait for nobody. Some systems refuse it to a peer that has left already;
-                // that is found by the first read.
+                // On Linux it has this from its listener. Some systems refuse it to a peer that has left already; that
+                // is found by the first read.
+                #[cfg(not(any(target_os = "linux", target_os = "android")))]
                 let _ = stream.set_nodelay(true);
+                debug_assert!(stream.nodelay().unwrap_or(true), "events wait for nobody");
                 Ok((Transport::Tcp(stream), peer.ip().into()))
             }
             #[cfg(unix)]

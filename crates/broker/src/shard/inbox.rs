@@ -61,6 +61,14 @@ pub(crate) enum Command {
         id: RequestId,
         response: Box<Response>,
     },
+    /// A worker answers a request with what stands with the inbox's frames: packed headers, then the body.
+    RespondCopied {
+        id: RequestId,
+        status: u16,
+        /// Of the headers alone, and of both.
+        headers: u32,
+        length: u32,
+    },
     /// A worker decides on an upgrade.
     Decide {
         id: RequestId,
@@ -122,7 +130,8 @@ pub(crate) enum Command {
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) commands: Vec<Command>,
-    /// The frames of [`Command::DeliverCopied`], one behind the other, each with a head that tells whose it is.
+    /// The frames of [`Command::DeliverCopied`], each with a head that tells whose it is, and the answers of
+    /// [`Command::RespondCopied`], one behind the other.
     pub(super) frames: Vec<u8>,
     /// How many calls that were.
     pub(super) calls: usize,

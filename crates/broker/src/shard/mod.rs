@@ -87,6 +87,29 @@ impl ShardHandle {
         cork::wake(self, waiting);
     }
 
+    /// The same for an answer to a request: headers packed as `name\nvalue\n…`, and the body.
+    pub(crate) fn respond_copied(
+        self: &Arc<Self>,
+        id: RequestId,
+        status: u16,
+        headers: &[u8],
+        body: &[u8],
+    ) {
+        let command = Command::RespondCopied {
+            id,
+            status,
+            headers: headers.len() as u32,
+            length: (headers.len() + body.len()) as u32,
+        };
+        let mut inbox = self.inbox.lock();
+        inbox.push(command);
+        inbox.frames.extend_from_slice(headers);
+        inbox.frames.extend_from_slice(body);
+        let waiting = inbox.calls;
+        drop(inbox);
+        cork::wake(self, waiting);
+    }
+
     /// What waits for a shard that has no thread.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn take_commands(&self) -> Vec<Command> {

@@ -22,9 +22,11 @@ use super::stopping::Farewell;
 use crate::broker::Core;
 use crate::codec::Inflater;
 use crate::http::connection;
+use crate::http::response::Response;
 use crate::id::RequestId;
 use crate::listener::{self, Admission};
 use crate::outbox::Runs;
+use crate::registry::IdMap;
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
 /// with default kernel settings, and fits the second-level cache beside the rest.
@@ -39,7 +41,7 @@ pub(super) struct Shard {
     pub(super) handle: Arc<ShardHandle>,
     pub(super) core: Arc<Core>,
     pub(super) sockets: Slab<Socket>,
-    pub(super) requests: HashMap<RequestId, Pending>,
+    pub(super) requests: IdMap<RequestId, Pending>,
     pub(super) read_buffer: Vec<u8>,
     /// Empty: what the threads fill while the shard empties the other one.
     spare_inbox: Inbox,
@@ -79,7 +81,7 @@ impl Shard {
             handle,
             core,
             sockets: Slab::new(),
-            requests: HashMap::new(),
+            requests: IdMap::default(),
             read_buffer: vec![0; READ_BUFFER],
             spare_inbox: Inbox::default(),
             early: HashMap::new(),
@@ -145,11 +147,12 @@ impl Shard {
         self.spare_inbox = inbox;
     }
 
-    /// `frames` begins with those of this command, if it has some there.
+    /// `frames` begins with what belongs to this command, if it has something there.
     fn obey(&mut self, command: Command, frames: &mut &[u8]) {
         match command {
             Command::Listen { bound, guard } => {
-                tokio::spawn(listener::accept(bound, guard, Arc::clone(&self.core)));
+                let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
+                tokio::spawn(listener::accept(bound, guard, core, here));
             }
             Command::Connect {
                 stream,
@@ -184,6 +187,16 @@ impl Shard {
             Command::ClientGone(id) => self.client_gone(id),
             Command::Disconnected(admission) => self.departed.push(admission),
             Command::Respond { id, response } => self.respond(id, *response),
+            Command::RespondCopied {
+                id,
+                status,
+                headers,
+                length,
+            } => {
+                let bytes = frames.split_off(..length as usize);
+                let bytes = bytes.expect("put in with the command");
+                self.respond(id, Response::copied(status, bytes, headers as usize));
+            }
             Command::Decide { id, decision } => self.decide(id, *decision),
             Command::Adopt {
                 reserved,
