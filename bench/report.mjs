@@ -18,14 +18,14 @@ export function markdown(results) {
   ].join('\n\n');
 }
 
-function header({ date, commit, node, short, machine, rounds, window, servers, skipped, pinned }) {
+function header({ works, node, short, machine, rounds, window, servers, skipped, pinned }) {
   const used = Object.values(servers).map(({ title, version, options }) => {
     const set = Object.entries(options).map(([name, value]) => `${name}: ${JSON.stringify(value)}`);
     return `- ${title} ${version}: ${set.length > 0 ? set.join(', ') : 'default options'}`;
   });
   return [
     `${machine.processor}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}. Node ${node}.`,
-    `${date}, commit ${commit}. Medians of ${rounds} interleaved rounds, windows of ${window.seconds} s.`,
+    `${each(works, 'date')}, commit ${each(works, 'commit')}. Medians of ${rounds} interleaved rounds, windows of ${window.seconds} s.`,
     pinned
       ? `Server on core ${pinned.server}, load on core ${pinned.load}, unless a row says unpinned.`
       : 'Nothing was pinned.',
@@ -36,6 +36,11 @@ function header({ date, commit, node, short, machine, rounds, window, servers, s
     ...used,
     ...Object.entries(skipped).map(([name, reason]) => `- ${name}: not measured, ${reason}`),
   ].join('\n');
+}
+
+/** What the works have for this, each once. */
+function each(works, key) {
+  return [...new Set(works.map((work) => work[key]))].join(' and ');
 }
 
 function figures(works, withGoals = true) {

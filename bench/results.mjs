@@ -1,5 +1,6 @@
 // From the reports of all rounds to what is told of a work.
 
+import { StepFailed } from '../scripts/setup.mjs';
 import { CONTENDERS, SERVERS } from './servers.mjs';
 import { median, summary } from './statistics.mjs';
 import { FIGURES } from './works.mjs';
@@ -63,6 +64,30 @@ function bestPeer(contenders) {
   );
   peers.sort(([, a], [, b]) => a.figure.median - b.figure.median);
   return peers[0]?.[0];
+}
+
+/**
+ * Recorded results with newer ones in their places. Each work keeps its own date and commit.
+ *
+ * @param {object} recorded
+ * @param {object} measured
+ * @param {{ id: string }[]} order of all works
+ */
+export function joined(recorded, measured, order) {
+  for (const what of ['machine', 'node', 'pinned', 'window', 'rounds']) {
+    if (JSON.stringify(recorded[what]) !== JSON.stringify(measured[what])) {
+      throw new StepFailed(
+        `--add: ${what} is not what it was when the rest was measured, so it all has to be measured`,
+      );
+    }
+  }
+  const works = new Map([...recorded.works, ...measured.works].map((work) => [work.id, work]));
+  return {
+    ...measured,
+    servers: { ...recorded.servers, ...measured.servers },
+    skipped: { ...recorded.skipped, ...measured.skipped },
+    works: order.flatMap(({ id }) => works.get(id) ?? []),
+  };
 }
 
 /** A goal with its measured value; `reached` is undefined when one of the contenders was not measured. */

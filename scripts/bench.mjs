@@ -8,6 +8,7 @@
 //   --smoke              the same for some works and for this package, ws and node:http only, which installs nothing
 //   --unpinned           nothing is pinned
 //   --write              also writes docs/bench/results.json, docs/bench/results.md, chart.svg and growth.svg
+//   --add                with --write: what is recorded there already and not measured now stays
 //
 // Builds, installs the peers into target/bench/peers, and runs each server as a process of its own against the load
 // generator of crates/load. docs/performance.md says what is measured and how. Without --write the results are in
@@ -15,14 +16,14 @@
 // it never depends on time.
 
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { chart, growthChart } from '../bench/chart.mjs';
 import { chooseCores, describeMachine, mostDescriptors } from '../bench/machine.mjs';
 import { ensurePeers } from '../bench/peers.mjs';
 import { markdown } from '../bench/report.mjs';
-import { isSound, resultOf } from '../bench/results.mjs';
+import { isSound, joined, resultOf } from '../bench/results.mjs';
 import { Runner } from '../bench/runner.mjs';
 import { CONTENDERS, SERVERS, unavailable } from '../bench/servers.mjs';
 import { threeDigits } from '../bench/statistics.mjs';
@@ -38,9 +39,12 @@ const OPTIONS = {
   smoke: { type: 'boolean', default: false },
   unpinned: { type: 'boolean', default: false },
   write: { type: 'boolean', default: false },
+  add: { type: 'boolean', default: false },
 };
 
 const SMOKE_SERVERS = ['wsbroker', 'ws', 'node-http'];
+
+const RECORDED = path.join(ROOT, 'docs', 'bench');
 
 /** What a server needs beside its sockets. */
 const OTHER_DESCRIPTORS = 300;
@@ -54,7 +58,9 @@ await main(async (args) => {
   say('building the load generator');
   run('cargo', ['build', '--release', '--package', 'wsbroker-load']);
   const peers = ensurePeers(plan.servers.map((name) => SERVERS[name].peer).filter(Boolean));
-  const results = await measureAll(plan, new Runner(peers, plan.cores, plan.window));
+  const recorded = plan.options.add ? readRecorded() : undefined;
+  const measured = await measureAll(plan, new Runner(peers, plan.cores, plan.window));
+  const results = recorded ? joined(recorded, measured, WORKS) : measured;
   write(results, plan.options.write);
   console.log(markdown(results));
   if (!results.works.every(isSound)) throw new StepFailed('not every message came once, in order and whole: see above');
@@ -73,6 +79,7 @@ function readOptions(args) {
     return Number(value);
   };
   const short = parsed.quick || parsed.smoke;
+  if (parsed.add && !parsed.write) throw new StepFailed('--add: goes with --write');
   if (short && parsed.write) throw new StepFailed('--write: what --quick and --smoke measure is not worth keeping');
   return {
     ...parsed,
@@ -136,11 +143,10 @@ async function measureAll({ options, skipped, cores, works, window }, runner) {
         console.error(`${work.id}, round ${round}, ${name}: ${error ?? `${threeDigits(of(report))} ${unit}`}`);
       }
     }
-    results.push(resultOf(work, runs));
+    results.push({ ...resultOf(work, runs), date: today(), commit: commit() });
   }
   return {
-    date: new Date().toISOString().slice(0, 10),
-    commit: commit(),
+    date: today(),
     node: process.versions.node,
     machine: describeMachine(),
     pinned: cores,
@@ -151,6 +157,10 @@ async function measureAll({ options, skipped, cores, works, window }, runner) {
     skipped,
     works: results,
   };
+}
+
+function today() {
+  return new Date().toISOString().slice(0, 10);
 }
 
 /** With a + when the checkout has been changed since. */
@@ -164,8 +174,14 @@ function commit() {
   }
 }
 
+function readRecorded() {
+  const file = path.join(RECORDED, 'results.json');
+  if (!existsSync(file)) throw new StepFailed('--add: nothing has been recorded yet');
+  return JSON.parse(readFileSync(file, 'utf8'));
+}
+
 function write(results, toDocs) {
-  const folders = [path.join(ROOT, 'target', 'bench'), ...(toDocs ? [path.join(ROOT, 'docs', 'bench')] : [])];
+  const folders = [path.join(ROOT, 'target', 'bench'), ...(toDocs ? [RECORDED] : [])];
   for (const folder of folders) {
     mkdirSync(folder, { recursive: true });
     writeFileSync(path.join(folder, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);

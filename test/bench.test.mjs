@@ -9,7 +9,7 @@ import { chart, growthChart } from '../bench/chart.mjs';
 import { parseList } from '../bench/machine.mjs';
 import { readmePart } from '../bench/readme.mjs';
 import { markdown } from '../bench/report.mjs';
-import { isSound, resultOf } from '../bench/results.mjs';
+import { isSound, joined, resultOf } from '../bench/results.mjs';
 import { CONTENDERS, SERVERS } from '../bench/servers.mjs';
 import { median, summary, threeDigits } from '../bench/statistics.mjs';
 import { FIGURES, quick, SMOKE, WORKS } from '../bench/works.mjs';
@@ -61,7 +61,6 @@ function resultsOf(works) {
   );
   return {
     date: '2026-01-02',
-    commit: 'abc',
     node: '20.0.0',
     machine: { processor: 'A & B <processor>', cores: 2, memoryGiB: 4, system: 'Linux' },
     pinned: { server: 0, load: 1 },
@@ -69,7 +68,7 @@ function resultsOf(works) {
     window: { seconds: 1 },
     servers,
     skipped: { uws: 'it is not there' },
-    works,
+    works: works.map((work) => ({ date: '2026-01-02', commit: 'abc', ...work })),
   };
 }
 
@@ -97,6 +96,39 @@ describe('the works of the benchmark', () => {
       const counts = work.load.filter((word) => /^\d+$/.test(word)).map(Number);
       if (!work.load.includes('--size')) assert.ok(Math.max(0, ...counts) <= 10_000, work.id);
       assert.ok(work.sockets <= 1500, work.id);
+    }
+  });
+});
+
+describe('recorded results', () => {
+  const order = [{ id: 'first' }, { id: 'second' }, { id: 'third' }];
+  const work = (id, commit) => ({ ...measured({ ...WORK, id }), commit });
+
+  it('keep what is not measured again, with its commit, in the order of the works', () => {
+    const recorded = resultsOf([work('third', 'old'), work('first', 'old')]);
+    const { works } = joined(recorded, resultsOf([work('second', 'new'), work('third', 'new')]), order);
+    assert.deepEqual(
+      works.map(({ id, commit }) => [id, commit]),
+      [
+        ['first', 'old'],
+        ['second', 'new'],
+        ['third', 'new'],
+      ],
+    );
+    assert.match(markdown(resultsOf(works)), /2026-01-02, commit old and new\./);
+  });
+
+  it('are not joined with those of another machine, another Node, other windows or rounds', () => {
+    const recorded = resultsOf([work('first', 'old')]);
+    for (const other of [
+      { machine: {} },
+      { node: '22.0.0' },
+      { window: { seconds: 2 } },
+      { rounds: 5 },
+      { pinned: null },
+    ]) {
+      const results = { ...resultsOf([work('second', 'new')]), ...other };
+      assert.throws(() => joined(recorded, results, order), new RegExp(`--add: ${Object.keys(other)[0]} is not`));
     }
   });
 });
