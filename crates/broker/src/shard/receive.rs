@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::large::{INFLATED_AT_ONCE, PIECE};
 use super::socket::{Phase, Socket};
-use super::turn::{READ_BUFFER, Shard, find};
+use super::turn::{READ_BUFFER, Reason, Shard, find};
 use crate::codec::{
     Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Postponed, Violation, close,
     encode_pong,
@@ -152,9 +152,9 @@ impl<'a> Intake<'a> {
 
 impl Shard {
     /// Reads a socket once; one that had a whole buffer comes again in the next turn, behind the others.
-    pub(super) fn receive(&mut self, key: u32) {
+    pub(super) fn receive(&mut self, key: u32, reason: Reason) {
         loop {
-            if !self.sockets.contains(key as usize) || !self.may_read(key) {
+            if !self.sockets.contains(key as usize) || !self.may_read(key, reason) {
                 return;
             }
             let socket = &mut self.sockets[key as usize];
@@ -201,7 +201,7 @@ impl Shard {
     }
 
     /// Whether this socket may be read now; if its worker is full it is parked until that has room.
-    fn may_read(&mut self, key: u32) -> bool {
+    fn may_read(&mut self, key: u32, reason: Reason) -> bool {
         let socket = &mut self.sockets[key as usize];
         match socket.phase {
             Phase::Open => {}
@@ -214,7 +214,11 @@ impl Shard {
         }
         if socket.worker.is_full() {
             socket.parked = true;
-            self.parked.entry(socket.worker.id).or_default().push(key);
+            let parked = self.parked.entry(socket.worker.id).or_default();
+            match reason {
+                Reason::News => parked.with_news.push(key),
+                Reason::More => parked.with_more.push(key),
+            }
             return false;
         }
         true
@@ -363,13 +367,24 @@ impl Shard {
         }
     }
 
-    /// A worker has room again.
+    /// A worker has room again. Of its sockets those go first that had something new when it had none, in their order:
+    /// who waits the longest must not wait behind what the others say next.
     pub(super) fn unpark(&mut self, worker: u32) {
-        for key in self.parked.remove(&worker).unwrap_or_default() {
-            if let Some(socket) = self.sockets.get_mut(key as usize) {
+        let parked = self.parked.remove(&worker).unwrap_or_default();
+        for (keys, reason) in [
+            (parked.with_news, Reason::News),
+            (parked.with_more, Reason::More),
+        ] {
+            for key in keys {
+                let Some(socket) = self.sockets.get_mut(key as usize) else {
+                    continue;
+                };
                 socket.parked = false;
                 socket.heard = self.now;
-                self.revisit(key);
+                match reason {
+                    Reason::News => self.unparked.push_back(key),
+                    Reason::More => self.revisit(key),
+                }
             }
         }
     }

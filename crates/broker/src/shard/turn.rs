@@ -60,7 +60,9 @@ pub(super) struct Shard {
     /// Sockets to visit in the next turn although the reactor has nothing new: they had more than one buffer.
     again: VecDeque<u32>,
     /// Sockets that are not read because their worker is full, by worker.
-    pub(super) parked: HashMap<u32, Vec<u32>>,
+    pub(super) parked: HashMap<u32, Parked>,
+    /// Sockets whose worker has room again, and of which there was news before.
+    pub(super) unparked: VecDeque<u32>,
     /// What keeps stops waiting of the sockets that have gone; released when their last events are handed over.
     pub(super) departed: Vec<Admission>,
     /// The time of this turn, in milliseconds since the shard began; wraps after 49 days.
@@ -92,6 +94,7 @@ impl Shard {
             dirty: Vec::new(),
             again: VecDeque::new(),
             parked: HashMap::new(),
+            unparked: VecDeque::new(),
             departed: Vec::new(),
             now: 0,
             clock: 0,
@@ -238,11 +241,17 @@ impl Shard {
         }
     }
 
-    /// First the sockets of which the reactor has news, then, for a while, those that had more than one read.
+    /// First the sockets that have waited for their worker, then those of which the reactor has news, then, for a while,
+    /// those that had more than one read.
     fn visit_ready(&mut self) {
+        for _ in 0..self.unparked.len() {
+            if let Some(key) = self.unparked.pop_front() {
+                self.visit(key, Reason::News);
+            }
+        }
         let mut ready = std::mem::take(&mut *self.handle.ready.lock());
         for key in ready.drain(..) {
-            self.visit(key);
+            self.visit(key, Reason::News);
         }
         let mut shared = self.handle.ready.lock();
         if shared.is_empty() {
@@ -260,7 +269,7 @@ impl Shard {
             if let Some(socket) = self.sockets.get_mut(key as usize) {
                 socket.revisited = false;
             }
-            self.visit(key);
+            self.visit(key, Reason::More);
             if began.elapsed() > TIME_FOR_MORE {
                 return;
             }
@@ -277,7 +286,7 @@ impl Shard {
     }
 
     /// The reactor, or the shard itself, has a reason to look at this socket.
-    fn visit(&mut self, key: u32) {
+    fn visit(&mut self, key: u32, reason: Reason) {
         let Some(socket) = self.sockets.get_mut(key as usize) else {
             return;
         };
@@ -291,7 +300,7 @@ impl Shard {
         }
         // That there is room to write again is news too, but no reason to read before the turn.
         if !has_turn_coming {
-            self.receive(key);
+            self.receive(key, reason);
         }
     }
 
@@ -302,6 +311,22 @@ impl Shard {
             self.dirty.push(key);
         }
     }
+}
+
+/// Why a socket is visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The reactor has told something.
+    News,
+    /// It had more than one read.
+    More,
+}
+
+/// Sockets that wait for one worker, in the order in which they will be read.
+#[derive(Debug, Default)]
+pub(super) struct Parked {
+    pub(super) with_news: Vec<u32>,
+    pub(super) with_more: Vec<u32>,
 }
 
 /// Finds the socket of an entry, if it still is the one at that key.
