@@ -16,6 +16,7 @@ use crate::dispatch::batch::Origin;
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::options::SlowConsumer;
+use crate::route::NativeRoute;
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
 
@@ -38,6 +39,8 @@ pub(crate) struct SocketEntry {
     pub(crate) ready: AtomicBool,
     /// Whether `shared.token` holds one: a message of a socket without a token takes no lock.
     has_token: AtomicBool,
+    /// Whether `shared.route` holds one: a message for a worker takes no lock.
+    has_route: AtomicBool,
     /// First in the lock order: shared → channel map → members.
     shared: Mutex<Shared>,
 }
@@ -45,6 +48,8 @@ pub(crate) struct SocketEntry {
 struct Shared {
     open: bool,
     token: Option<Bytes>,
+    /// Where its messages go instead of to its worker.
+    route: Option<Arc<NativeRoute>>,
     channels: ChannelSet,
 }
 
@@ -74,9 +79,11 @@ impl SocketEntry {
             buffered: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             has_token: AtomicBool::new(token.is_some()),
+            has_route: AtomicBool::new(false),
             shared: Mutex::new(Shared {
                 open: true,
                 token,
+                route: None,
                 channels: ChannelSet::default(),
             }),
         })
@@ -86,17 +93,28 @@ impl SocketEntry {
     /// message of any size, so that a message the limit of messages allows is never refused out of hand.
     pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
         let options = &self.listener.options;
+        let most = options.max_backpressure;
+        if self.take_room(bytes, |before, after| before == 0 || after <= most) {
+            Reservation::Queued
+        } else {
+            Reservation::Slow(options.slow_consumer)
+        }
+    }
+
+    /// Takes room for several messages, if there is room for all of them; `bytes` is what they have together.
+    pub(crate) fn reserve_together(&self, bytes: usize) -> bool {
+        let most = self.listener.options.max_backpressure;
+        self.take_room(bytes, |_, after| after <= most)
+    }
+
+    fn take_room(&self, bytes: usize, fits: impl Fn(usize, usize) -> bool) -> bool {
         // Never added to and taken back: the shard would see bytes that do not come, and keep its drain event.
-        let taken = self
-            .buffered
+        self.buffered
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
                 let after = before.saturating_add(bytes);
-                (before == 0 || after <= options.max_backpressure).then_some(after)
-            });
-        match taken {
-            Ok(_) => Reservation::Queued,
-            Err(_) => Reservation::Slow(options.slow_consumer),
-        }
+                fits(before, after).then_some(after)
+            })
+            .is_ok()
     }
 
     /// Counts bytes that are queued whatever already waits: a close frame has to go out.
@@ -141,6 +159,30 @@ impl SocketEntry {
         let old = std::mem::replace(&mut shared.token, token);
         drop(shared);
         drop(old);
+        true
+    }
+
+    /// Whether its messages go elsewhere than to its worker.
+    pub(crate) fn is_routed(&self) -> bool {
+        self.has_route.load(Ordering::Acquire)
+    }
+
+    /// Where they go, if not to its worker.
+    pub(crate) fn route(&self) -> Option<Arc<NativeRoute>> {
+        if !self.is_routed() {
+            return None;
+        }
+        self.shared.lock().route.clone()
+    }
+
+    /// `false` when the socket is no longer open.
+    pub(crate) fn set_route(&self, route: Option<NativeRoute>) -> bool {
+        let mut shared = self.shared.lock();
+        if !shared.open {
+            return false;
+        }
+        self.has_route.store(route.is_some(), Ordering::Release);
+        shared.route = route.map(Arc::new);
         true
     }
 

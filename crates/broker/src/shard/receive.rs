@@ -11,11 +11,12 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::large::{INFLATED_AT_ONCE, PIECE};
+use super::routing::Routed;
 use super::socket::{Phase, Socket};
 use super::turn::{READ_BUFFER, Shard, find};
 use crate::codec::{
-    Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Postponed, Violation, close,
-    encode_pong,
+    Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Opcode, Postponed, Violation,
+    close, encode_pong,
 };
 use crate::dispatch::batch::{Batch, FLAG_ASCII, FLAG_TEXT, Origin};
 use crate::limits::socket::{Arrival, Exceeded, Meter, Verdict};
@@ -28,6 +29,8 @@ struct Intake<'a> {
     entry: &'a SocketEntry,
     origin: Origin<'a>,
     batch: &'a mut Batch,
+    /// Where its messages go if they take a native route.
+    routed: Option<&'a mut Routed>,
     outbox: &'a mut Outbox,
     /// Not there once we have said goodbye: what comes after costs nothing.
     meter: Option<&'a mut Meter>,
@@ -56,6 +59,7 @@ impl<'a> Intake<'a> {
         socket: &'a mut Socket,
         token: Option<&'a Bytes>,
         batch: &'a mut Batch,
+        routed: Option<&'a mut Routed>,
         clock: u64,
     ) -> (Self, &'a mut Decoder, &'a mut Contexts) {
         let is_open = socket.phase == Phase::Open;
@@ -63,6 +67,7 @@ impl<'a> Intake<'a> {
             origin: socket.entry.origin(token),
             entry: &socket.entry,
             batch,
+            routed,
             outbox: &mut socket.outbox,
             meter: socket.meter.as_deref_mut().filter(|_| is_open),
             clock,
@@ -100,8 +105,12 @@ impl<'a> Intake<'a> {
     }
 
     fn message(&mut self, bytes: &[u8], flags: u8) {
-        self.batch.message(self.origin, bytes, flags);
         self.outcome.messages += 1;
+        match &mut self.routed {
+            None => self.batch.message(self.origin, bytes, flags),
+            Some(routed) if flags & FLAG_TEXT != 0 => routed.add(Opcode::Text, bytes),
+            Some(routed) => routed.add(Opcode::Binary, bytes),
+        }
     }
 
     fn pong(&mut self, payload: &[u8]) {
@@ -196,7 +205,7 @@ impl Shard {
         }
     }
 
-    /// Whether this socket may be read now; if its worker is full it is parked until that has room.
+    /// Whether this socket may be read now; if it has to wait for its full worker it is parked until that has room.
     fn may_read(&mut self, key: u32) -> bool {
         let socket = &mut self.sockets[key as usize];
         match socket.phase {
@@ -208,7 +217,7 @@ impl Shard {
         if socket.is_unread() {
             return false;
         }
-        if socket.worker.is_full() {
+        if !socket.has_room() {
             socket.parked = true;
             self.parked.entry(socket.worker.id).or_default().push(key);
             return false;
@@ -229,9 +238,11 @@ impl Shard {
         }
         let drained = length < read_limit(socket, self.clock);
         let token = socket.entry.token();
+        let route = socket.entry.route();
+        let routed = route.is_some().then_some(&mut self.routed);
         let batch = self.staging.batch_of(&socket.worker);
         let (mut intake, decoder, contexts) =
-            Intake::new(socket, token.as_ref(), batch, self.clock);
+            Intake::new(socket, token.as_ref(), batch, routed, self.clock);
         let entry = intake.entry;
         let mut postponed = None;
         let inflation = entry.deflate.map(|deflate| Inflation {
@@ -249,6 +260,9 @@ impl Shard {
         intake.charge(taken);
         let outcome = intake.outcome;
         self.handle.counters.bytes_in.add(taken as u64);
+        if let Some(route) = route {
+            self.route_messages(key, &route);
+        }
         if let Some(postponed) = postponed {
             self.postpone(key, postponed, taken..length);
         }
@@ -300,8 +314,11 @@ impl Shard {
         };
         let max_message = socket.entry.listener.options.max_message_size;
         let token = socket.entry.token();
+        let route = socket.entry.route();
+        let routed = route.is_some().then_some(&mut self.routed);
         let batch = self.staging.batch_of(&socket.worker);
-        let (mut intake, _, contexts) = Intake::new(socket, token.as_ref(), batch, self.clock);
+        let (mut intake, _, contexts) =
+            Intake::new(socket, token.as_ref(), batch, routed, self.clock);
         let mut inflation = Inflation {
             inflater,
             deflate,
@@ -319,6 +336,9 @@ impl Shard {
             Err(violation) => Err(violation),
         };
         let outcome = intake.outcome;
+        if let Some(route) = route {
+            self.route_messages(key, &route);
+        }
         self.conclude(key, result, outcome, true);
         true
     }

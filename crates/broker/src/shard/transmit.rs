@@ -31,7 +31,7 @@ impl Shard {
             _ => frame,
         };
         socket.outbox.push(frame);
-        self.delivered(entry.key);
+        self.delivered(entry.key, 1);
     }
 
     /// The same for a small frame of a socket that is told by its place.
@@ -40,7 +40,7 @@ impl Shard {
         match socket.filter(|socket| socket.entry.id == id) {
             Some(socket) if socket.takes_messages() => {
                 socket.outbox.push_copied(frame);
-                self.delivered(key);
+                self.delivered(key, 1);
             }
             gone => {
                 if let Some(socket) = gone {
@@ -51,13 +51,14 @@ impl Shard {
         }
     }
 
-    fn delivered(&mut self, key: u32) {
+    /// So many messages are in the outbox of a socket.
+    pub(super) fn delivered(&mut self, key: u32, messages: u64) {
         let socket = &mut self.sockets[key as usize];
         let entry = &socket.entry;
         if entry.buffered() > entry.listener.options.max_backpressure / 2 {
             socket.over_half = true;
         }
-        self.handle.counters.messages_out.add(1);
+        self.handle.counters.messages_out.add(messages);
         self.mark_dirty(key);
     }
 

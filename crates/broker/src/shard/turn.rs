@@ -12,10 +12,12 @@ use slab::Slab;
 
 use super::ShardHandle;
 use super::alarm::Alarm;
+use super::cork;
 use super::inbox::{Command, Inbox};
 use super::large::LargeMessages;
 use super::pacing::Paused;
 use super::requests::Pending;
+use super::routing::Routed;
 use super::socket::Socket;
 use super::staging::Staging;
 use super::stopping::Farewell;
@@ -48,6 +50,8 @@ pub(super) struct Shard {
     /// Inflates for every socket; made for the first one that has agreed on permessage-deflate.
     pub(super) inflater: Option<Inflater>,
     pub(super) large: LargeMessages,
+    /// What a read has brought that takes a native route.
+    pub(super) routed: Routed,
     /// Events gathered in this turn.
     pub(super) staging: Staging,
     /// Sockets with something to write.
@@ -82,6 +86,7 @@ impl Shard {
             early: HashMap::new(),
             inflater: None,
             large: LargeMessages::default(),
+            routed: Routed::default(),
             staging: Staging::default(),
             dirty: Vec::new(),
             again: VecDeque::new(),
@@ -107,8 +112,11 @@ impl Shard {
         self.take_inbox();
         self.say_farewells();
         self.resume_paused();
+        // What sockets relay to other shards wakes each of these once.
+        cork::cork();
         self.visit_ready();
         let is_inflating = self.inflate_large();
+        cork::uncork();
         let next_sweep = self.sweep_if_due();
         self.write_dirty();
         self.staging.hand_over(self.handle.index);
@@ -198,9 +206,11 @@ impl Shard {
                 self.deliver_copied(key, id, frame.expect("put in with the command"));
             }
             Command::Publish(publication) => self.publish(&publication),
+            Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
             Command::Hold { entry, held } => self.hold(&entry, held),
+            Command::Rerouted(entry) => self.rerouted(&entry),
             Command::WorkerDrained(worker) => self.unpark(worker),
             Command::WorkerLeft { worker, ended } => self.worker_left(&worker, ended),
             Command::StopListener {
