@@ -294,3 +294,40 @@ impl Shard {
         self.revisit(entry.key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_of_their_runs_as_they_went_in() {
+        let small = COPY_UP_TO - MAX_HEADER;
+        let sizes = [0, 1, 125, 126, 127, small, small + 1, 65_536, 3, 3, 70_000];
+        let frames = (0..500_usize).map(|n| {
+            let payload = vec![n as u8; sizes[n % sizes.len()]];
+            (
+                payload.clone(),
+                codec::encode_frame(Opcode::Binary, &payload),
+            )
+        });
+        let mut routed = Routed::default();
+        let mut expected = Vec::new();
+        for (payload, frame) in frames {
+            routed.add(Opcode::Binary, &payload);
+            expected.push(frame);
+        }
+        let runs = routed.take();
+        assert!(routed.take().is_empty());
+        let out: Vec<_> = runs.iter().flat_map(Run::each).collect();
+        assert!(out == expected);
+        for run in &runs {
+            let longest = run
+                .each()
+                .map(|frame| codec::payload_of(&frame).len())
+                .max();
+            assert_eq!(longest, Some(run.longest));
+            let bound = RUN_BYTES + COPY_UP_TO;
+            assert!(run.messages == 1 || run.frames.len() <= bound && run.longest <= small);
+        }
+    }
+}
