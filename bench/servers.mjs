@@ -55,6 +55,8 @@ export const CONTENDERS = {
   ...Object.fromEntries(Object.entries(SERVERS).map(([name, { title }]) => [name, { server: name, title, env: {} }])),
   'wsbroker, 1 shard': { server: 'wsbroker', title: 'wsbroker, 1 shard', env: { BENCH_IO_THREADS: '1' } },
   'wsbroker, 2 shards': { server: 'wsbroker', title: 'wsbroker, 2 shards', env: { BENCH_IO_THREADS: '2' } },
+  'wsbroker, native echo': { server: 'wsbroker', title: 'wsbroker, native echo', env: { BENCH_ROUTE: 'echo' } },
+  'wsbroker, native relay': { server: 'wsbroker', title: 'wsbroker, native relay', env: { BENCH_ROUTE: 'relay' } },
   'wsbroker, 2 workers': { server: 'wsbroker', title: 'wsbroker, 2 workers', env: { BENCH_WORKERS: '2' } },
 };
 

@@ -55,7 +55,10 @@ const bytes = (size, count) => ['--size', String(size), '--warm-up-count', Strin
 
 const ROWS = [
   echo('64', '64 sockets, 1 in flight', ['--sockets', '64'], 1.0, { alsoUnpinned: true }),
-  echo('64x16', '64 sockets, 16 in flight', ['--sockets', '64', '--in-flight', '16'], 0.8, { alsoUnpinned: true }),
+  echo('64x16', '64 sockets, 16 in flight', ['--sockets', '64', '--in-flight', '16'], 0.8, {
+    alsoUnpinned: true,
+    contenders: [...SOCKET_SERVERS, 'wsbroker, native echo'],
+  }),
   echo('512-text', '512 sockets, strings', ['--sockets', '512'], 0.9),
   echo('512-binary', '512 sockets, Buffers', ['--sockets', '512', '--binary'], 0.9),
   echo('512x16-text', '512 sockets, 16 in flight, strings', ['--sockets', '512', '--in-flight', '16'], 0.9),
@@ -68,6 +71,10 @@ const ROWS = [
   echo('paced', '64 sockets, 10,000 messages/s, whatever comes back', ['--rate', '10000'], undefined, { goals: [] }),
   fanout('100', 'publish to 100, 1 publisher', ['--in-flight', '2'], 0.95, { alsoUnpinned: true }),
   fanout('100x60', 'publish to 100, 60 publishers', ['--publishers', '60'], 0.9, { alsoUnpinned: true }),
+  fanout('100-members', 'publish to 100, of whom 60 publish', ['--publishers', '60', '--members'], 0.9, {
+    contenders: [...SOCKET_SERVERS, 'wsbroker, native relay'],
+    goals: [goal(0.9, ['bun'])],
+  }),
   fanout('10000', 'publish to 10,000', ['--subscribers', '10000'], 0.9, { sockets: 10_000 }),
   fanout(
     '1000x10',
@@ -193,9 +200,11 @@ export const WORKS = [
 /** One of each kind, and what is special about some, for a look that takes seconds. */
 export const SMOKE = [
   'echo-64',
+  'echo-64x16',
   'echo-512-binary',
   'echo-paced',
   'fanout-100x60',
+  'fanout-100-members',
   'fanout-1000x10',
   'fanout-1m',
   'burst',

@@ -19,12 +19,14 @@ import { checkBanTime, checkNetwork } from './clients.cjs';
 import { corkForThisTask } from './cork.cjs';
 import { WsBrokerError } from './errors.cjs';
 import { native } from './native.cjs';
+import { checkRoute } from './route.cjs';
 import { startServer } from './server.cjs';
 import type { Stats } from './stats.cjs';
 import type {
   Ban,
   ChannelName,
   Data,
+  MessageRoute,
   Registration,
   Server,
   SocketId,
@@ -47,8 +49,10 @@ export type {
   ErrorContext,
   HttpRequest,
   HttpResponse,
+  MessageRoute,
   Nothing,
   Registration,
+  RelayRoute,
   Server,
   ServerAddress,
   SocketId,
@@ -226,6 +230,28 @@ export function setToken(socketId: SocketId, token: Data | undefined): boolean {
  */
 export function getToken(socketId: SocketId): Token {
   return native.getToken(checkSocketId(socketId));
+}
+
+/**
+ * Changes where the messages of a socket go that are read from now on. Those that were read before go where they would
+ * have gone: what waits for `handleSocketMessage` is still handled, perhaps after later ones have been relayed.
+ *
+ * @param socketId - the socket
+ * @param route - `'handler'`, `'echo'`, or `{ relay: channel, echo?: boolean }`, see {@link MessageRoute}
+ * @returns true; false when the socket is gone
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ *
+ * @example
+ * ```js
+ * subscribe(socketId, 'match 7');
+ * setMessageRoute(socketId, { relay: 'match 7' });
+ * ```
+ */
+export function setMessageRoute(socketId: SocketId, route: MessageRoute): boolean {
+  const id = checkSocketId(socketId);
+  const { kind, channel } = checkRoute(route);
+  corkForThisTask();
+  return native.setMessageRoute(id, kind, channel);
 }
 
 /**

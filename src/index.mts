@@ -21,6 +21,7 @@ export {
   registerWorkerThread,
   send,
   sendToChannel,
+  setMessageRoute,
   setToken,
   start,
   stats,

@@ -131,6 +131,8 @@ export interface Native {
   copySubscriptions(from: NativeData, to: NativeData): number;
   setToken(socketId: number, token: NativeData | undefined): boolean;
   getToken(socketId: number): Buffer | undefined;
+  /** `kind` and `channel`: see `route.cts`. */
+  setMessageRoute(socketId: number, kind: number, channel: NativeData): boolean;
   subscriberCount(channel: NativeData): number;
   subscribers(channel: NativeData): Float64Array;
   channels(socketId: number): Buffer[];
@@ -152,6 +154,8 @@ export interface Native {
     channels: NativeData[],
     protocol: string | undefined,
     headers: string,
+    routeKind: number,
+    routeChannel: NativeData,
   ): boolean;
   refuse(requestId: number, status: number, headers: string, body: NativeData): boolean;
 }

@@ -3,6 +3,7 @@
 import { checkChannelName, checkData, checkNames, checkObject, checkToken, invalid } from './arguments.cjs';
 import { TOKEN } from './handshake.cjs';
 import { type NativeData, native } from './native.cjs';
+import { checkDecidedRoute } from './route.cjs';
 
 /** What a header value may not hold: control characters, and what latin1 cannot express. */
 const NO_HEADER_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
@@ -11,7 +12,7 @@ const STATUS_TEXT = { 500: 'Internal Server Error\n', 503: 'Service Unavailable\
 
 const TEXT_PLAIN = 'content-type\ntext/plain; charset=utf-8\n';
 
-const ACCEPTANCE = ['token', 'channels', 'protocol', 'headers'];
+const ACCEPTANCE = ['token', 'channels', 'route', 'protocol', 'headers'];
 
 /**
  * Answers a request with what its handler returned.
@@ -35,7 +36,8 @@ export function respondWithStatus(requestId: number, status: keyof typeof STATUS
  */
 export function decide(requestId: number, value: unknown): void {
   if (value === undefined || value === null || value === true) {
-    native.accept(requestId, undefined, [], undefined, '');
+    const { kind, channel } = checkDecidedRoute(undefined);
+    native.accept(requestId, undefined, [], undefined, '', kind, channel);
   } else if (value === false) {
     native.refuse(requestId, 403, TEXT_PLAIN, 'Forbidden\n');
   } else {
@@ -52,7 +54,7 @@ function decideByObject(requestId: number, value: unknown): void {
   if (typeof value !== 'object' || Array.isArray(value)) {
     invalid(
       'decision',
-      'a boolean, a response { status, headers, body } or an acceptance { token, channels, protocol, headers }',
+      'a boolean, a response { status, headers, body } or an acceptance { token, channels, route, protocol, headers }',
       value,
     );
   }
@@ -64,8 +66,9 @@ function decideByObject(requestId: number, value: unknown): void {
   }
   // Strict, for a misspelt token or channel would let somebody in without it.
   checkNames(decision, ACCEPTANCE, 'decision');
-  const { token, channels = [], protocol, headers } = decision;
+  const { token, channels = [], route, protocol, headers } = decision;
   if (!Array.isArray(channels)) invalid('decision.channels', 'an array of channel names', channels);
+  const { kind, channel: routeChannel } = checkDecidedRoute(route);
   native.accept(
     requestId,
     checkToken(token, 'decision.token'),
@@ -73,6 +76,8 @@ function decideByObject(requestId: number, value: unknown): void {
     Array.from(channels, (channel, index) => checkChannelName(channel, `decision.channels[${index}]`)),
     checkProtocol(protocol),
     packHeaders(headers, 'decision.headers').packed,
+    kind,
+    routeChannel,
   );
 }
 

@@ -46,6 +46,8 @@ export interface DropStats {
   workerEndedEvents: number;
   /** Messages queued for a socket that closed before its I/O thread had taken them. */
   socketClosed: number;
+  /** Messages of sockets that relay to a channel and were not subscribed to it ({@link MessageRoute}). */
+  notSubscribed: number;
   /** Messages that a worker held when its thread ended: given to it, and their handler had not finished. */
   workerEnded: number;
   /** Messages and pings left out because their socket was over a rate (`onExceed: 'drop'`). */

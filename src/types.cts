@@ -23,6 +23,36 @@ export type SocketId = number;
 export type Token = Buffer | undefined;
 
 /**
+ * Where the messages of a socket go. Each takes the route that its socket has when it is read.
+ *
+ * `'handler'`: to `handleSocketMessage`. Every socket begins with it, unless its upgrade decision says otherwise.
+ *
+ * `'echo'`: back to the sender, text as text and bytes as bytes.
+ *
+ * `{ relay: channel }`: to the subscribers that the channel has at that moment, but for the sender; with `echo: true` to the
+ * sender too. The sender has to be a subscriber itself: otherwise its message is left out, and counted in
+ * `stats().dropped.notSubscribed`.
+ *
+ * Of what is echoed or relayed no JavaScript hears: nobody checks, changes or stores it, and it goes on while the workers
+ * are busy or blocked. All that holds for {@link sendToChannel} holds for it as well, `maxBackpressure`, `slowConsumer` and
+ * compression for who receives, limits and rates for who sends; the messages of one sender arrive in order. Opens, drains
+ * and closes still come to the handlers.
+ */
+export type MessageRoute = 'handler' | 'echo' | RelayRoute;
+
+/** The route of messages that go from one subscriber of a channel to the others. */
+export interface RelayRoute {
+  /** The channel. */
+  relay: ChannelName;
+  /**
+   * Whether the sender gets its message back as well.
+   *
+   * @defaultValue false
+   */
+  echo?: boolean | undefined;
+}
+
+/**
  * The options of {@link start}. Sizes are in bytes and times in milliseconds, all whole numbers. What can be turned off is
  * turned off by `false`; a time, rate or limit of 0 is refused, for it could also mean none at all.
  */
@@ -350,6 +380,12 @@ export interface UpgradeAcceptance {
   /** The channels it is subscribed to. */
   channels?: readonly ChannelName[];
   /**
+   * Where its messages go; {@link setMessageRoute} changes it. To relay to one of its channels, name that in `channels` too.
+   *
+   * @defaultValue 'handler'
+   */
+  route?: MessageRoute | undefined;
+  /**
    * The subprotocol, one of those that the client offered in `sec-websocket-protocol`; with another there is none.
    * Undefined leaves the choice to the option `protocols`.
    */
@@ -407,7 +443,7 @@ export interface WorkerHandlers {
   handleSocketOpen?(socketId: SocketId, request: HttpRequest, token?: Token): unknown;
   /**
    * A message came: a string for a text message, a Buffer for a binary one. `token` is the socket's token when the
-   * message was read.
+   * message was read. It is not called for messages that take another {@link MessageRoute}.
    */
   handleSocketMessage?(data: string | Buffer, socketId: SocketId, token?: Token): unknown;
   /** A socket for which more than half of `maxBackpressure` waited has taken all of it. */

@@ -22,6 +22,7 @@ const CALLS = {
   copySubscriptions: { arguments: ['room', 'hall'], kinds: ['from', 'to'], answer: 0 },
   setToken: { arguments: [UNKNOWN, Buffer.from('token')], kinds: ['socketId', 'token'], answer: false },
   getToken: { arguments: [UNKNOWN], kinds: ['socketId'], answer: undefined },
+  setMessageRoute: { arguments: [UNKNOWN, { relay: 'room', echo: true }], kinds: ['socketId', 'route'], answer: false },
   close: { arguments: [UNKNOWN, 1000, 'bye'], kinds: ['socketId', 'code', 'reason'], answer: false },
   subscriberCount: { arguments: ['room'], kinds: ['channel'], answer: 0 },
   subscribers: { arguments: ['room'], kinds: ['channel'], answer: [] },
@@ -45,6 +46,7 @@ const WRONG = {
   from: NO_NAME,
   to: NO_NAME,
   token: NO_DATA,
+  route: [undefined, null, 7, true, '', 'relay', 'Echo', [], () => {}],
   code: [null, '1000', 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 1000.5, Number.NaN, 65_536 + 1000, -1],
   address: [
     undefined,

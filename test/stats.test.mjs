@@ -32,6 +32,7 @@ test('a plain object of numbers, all of them', (t) => {
     'handlerTimeouts',
     'heartbeatTimeouts',
     'lateResponses',
+    'notSubscribed',
     'overRate',
     'overRateCloses',
     'slowConsumer',

@@ -1,24 +1,32 @@
 // This package. BENCH_IO_THREADS: its I/O threads, else its default. BENCH_WORKERS: threads with handlers; without it
-// the main thread has them.
+// the main thread has them. BENCH_ROUTE: the native route of messages; `echo` for all of them, `relay` for those of sockets
+// that have joined a channel, to that channel.
 
 import { createRequire } from 'node:module';
 import { isMainThread, parentPort, threadId, Worker } from 'node:worker_threads';
-import { registerWorkerThread, send, sendToChannel, start, subscribe } from 'wsbroker';
+import { registerWorkerThread, send, sendToChannel, setMessageRoute, start, subscribe } from 'wsbroker';
 import { answer, GREETING, JOIN, kindOf, nameIn, PUBLISH, ready } from './protocol.mjs';
 
 const WORKERS = Number(process.env.BENCH_WORKERS ?? 0);
 const IO_THREADS = Number(process.env.BENCH_IO_THREADS ?? 0);
+const ROUTE = process.env.BENCH_ROUTE;
 
 function handle() {
   const thread = `thread ${threadId}`;
   registerWorkerThread({
+    // Without a route there is nothing to decide, as in the other servers.
+    handleSocketUpgrade: ROUTE === 'echo' ? () => ({ route: 'echo' }) : undefined,
     handleSocketMessage(data, socketId) {
       const kind = kindOf(data);
       if (kind === PUBLISH) {
         sendToChannel(nameIn(data), data);
         return;
       }
-      if (kind === JOIN) subscribe(socketId, nameIn(data));
+      if (kind === JOIN) {
+        const relay = nameIn(data);
+        subscribe(socketId, relay);
+        if (ROUTE === 'relay') setMessageRoute(socketId, { relay, echo: true });
+      }
       send(socketId, answer(data, kind, thread));
     },
     handleHttpRequest(request) {
@@ -41,7 +49,7 @@ if (!isMainThread) {
   ready({
     port: server.address.port,
     version,
-    options: { ...options, ...(WORKERS > 0 ? { workers: WORKERS } : {}) },
+    options: { ...options, ...(WORKERS > 0 ? { workers: WORKERS } : {}), ...(ROUTE ? { route: ROUTE } : {}) },
   });
 }
 

@@ -291,6 +291,16 @@ impl Channels {
         matches!(left, Some(Some(())))
     }
 
+    /// The channel of this name, if the socket is in it.
+    pub(crate) fn joined(&self, entry: &SocketEntry, name: &ChannelName) -> Option<Arc<Channel>> {
+        entry
+            .with_channels(|set| match set {
+                ChannelSet::Few(list) => list.iter().find(|channel| channel.name == *name).cloned(),
+                ChannelSet::Many(_) => self.find(name).filter(|channel| set.contains(channel)),
+            })
+            .flatten()
+    }
+
     /// Takes a member out, and the channel out of the map when it was the last.
     pub(crate) fn leave(&self, channel: &Arc<Channel>, id: SocketId) {
         let mut members = channel.members.lock();

@@ -18,6 +18,7 @@
 //! | [`dispatch`] | batches of events, the workers' queues, who gets what |
 //! | [`broker`] | the calls: send, publish, subscribe, close … |
 //! | `registry`, `channel` | which sockets exist and who is in which channel |
+//! | `route` | where messages go that no worker hears of |
 //! | `outbox` | what waits for one socket, counted |
 //! | [`stats`] | everything above in numbers |
 //!
@@ -66,6 +67,7 @@ pub mod name;
 pub mod options;
 mod outbox;
 mod registry;
+mod route;
 mod shard;
 pub mod stats;
 mod transport;
@@ -92,6 +94,7 @@ pub use listener::{Listener, StopOptions, StopSummary};
 pub use message::{HEADER_ROOM, OutboundMessage};
 pub use name::{ChannelName, InvalidName};
 pub use options::{Heartbeat, ListenOptions, SlowConsumer};
+pub use route::NativeRoute;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use shard::bench;

@@ -90,10 +90,7 @@ impl<'a> OutboundMessage<'a> {
 
     /// Its frames for the receivers of one call.
     pub(crate) fn frames(&self) -> Frames {
-        Frames {
-            plain: self.frame().clone(),
-            variants: Vec::new(),
-        }
+        Frames::new(self.frame().clone())
     }
 
     fn frame(&self) -> &Bytes {
@@ -137,6 +134,14 @@ struct Variant {
 }
 
 impl Frames {
+    /// Of a plain data frame.
+    pub(crate) fn new(plain: Bytes) -> Self {
+        Self {
+            plain,
+            variants: Vec::new(),
+        }
+    }
+
     /// The frame that goes to this socket, compressed now if no receiver before was like it.
     ///
     /// A socket with context takeover gets the plain one: what it becomes depends on what was sent before, which only its

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::Wake;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::dispatch::batch::Origin;
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::options::SlowConsumer;
+use crate::route::NativeRoute;
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
 
@@ -36,16 +37,22 @@ pub(crate) struct SocketEntry {
     buffered: AtomicUsize,
     /// Already on its shard's list of ready sockets.
     pub(crate) ready: AtomicBool,
-    /// Whether `shared.token` holds one: a message of a socket without a token takes no lock.
-    has_token: AtomicBool,
+    /// What of `shared` there is, [`HAS_TOKEN`] and [`HAS_ROUTE`]: what has neither takes no lock for its messages. Changed
+    /// under the lock.
+    has: AtomicU8,
     /// First in the lock order: shared → channel map → members.
     shared: Mutex<Shared>,
 }
 
+const HAS_TOKEN: u8 = 1;
+const HAS_ROUTE: u8 = 2;
+
 struct Shared {
-    open: bool,
     token: Option<Bytes>,
-    channels: ChannelSet,
+    /// Where its messages go instead of to its worker.
+    route: Option<Arc<NativeRoute>>,
+    /// `None` once the socket has closed.
+    channels: Option<ChannelSet>,
 }
 
 /// What became of an attempt to queue bytes for a socket.
@@ -73,11 +80,11 @@ impl SocketEntry {
             client: terms.client,
             buffered: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
-            has_token: AtomicBool::new(token.is_some()),
+            has: AtomicU8::new(if token.is_some() { HAS_TOKEN } else { 0 }),
             shared: Mutex::new(Shared {
-                open: true,
                 token,
-                channels: ChannelSet::default(),
+                route: None,
+                channels: Some(ChannelSet::default()),
             }),
         })
     }
@@ -86,17 +93,28 @@ impl SocketEntry {
     /// message of any size, so that a message the limit of messages allows is never refused out of hand.
     pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
         let options = &self.listener.options;
+        let most = options.max_backpressure;
+        if self.take_room(bytes, |before, after| before == 0 || after <= most) {
+            Reservation::Queued
+        } else {
+            Reservation::Slow(options.slow_consumer)
+        }
+    }
+
+    /// Takes room for several messages, if there is room for all of them; `bytes` is what they have together.
+    pub(crate) fn reserve_together(&self, bytes: usize) -> bool {
+        let most = self.listener.options.max_backpressure;
+        self.take_room(bytes, |_, after| after <= most)
+    }
+
+    fn take_room(&self, bytes: usize, fits: impl Fn(usize, usize) -> bool) -> bool {
         // Never added to and taken back: the shard would see bytes that do not come, and keep its drain event.
-        let taken = self
-            .buffered
+        self.buffered
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
                 let after = before.saturating_add(bytes);
-                (before == 0 || after <= options.max_backpressure).then_some(after)
-            });
-        match taken {
-            Ok(_) => Reservation::Queued,
-            Err(_) => Reservation::Slow(options.slow_consumer),
-        }
+                fits(before, after).then_some(after)
+            })
+            .is_ok()
     }
 
     /// Counts bytes that are queued whatever already waits: a close frame has to go out.
@@ -114,7 +132,7 @@ impl SocketEntry {
     }
 
     pub(crate) fn token(&self) -> Option<Bytes> {
-        if !self.has_token.load(Ordering::Acquire) {
+        if !self.has(HAS_TOKEN) {
             return None;
         }
         self.shared.lock().token.clone()
@@ -134,29 +152,60 @@ impl SocketEntry {
     /// `false` when the socket is no longer open.
     pub(crate) fn set_token(&self, token: Option<Bytes>) -> bool {
         let mut shared = self.shared.lock();
-        if !shared.open {
+        if shared.channels.is_none() {
             return false;
         }
-        self.has_token.store(token.is_some(), Ordering::Release);
+        self.note(HAS_TOKEN, token.is_some());
         let old = std::mem::replace(&mut shared.token, token);
         drop(shared);
         drop(old);
         true
     }
 
+    /// Whether its messages go elsewhere than to its worker.
+    pub(crate) fn is_routed(&self) -> bool {
+        self.has(HAS_ROUTE)
+    }
+
+    /// Where they go, if not to its worker.
+    pub(crate) fn route(&self) -> Option<Arc<NativeRoute>> {
+        if !self.is_routed() {
+            return None;
+        }
+        self.shared.lock().route.clone()
+    }
+
+    /// `false` when the socket is no longer open.
+    pub(crate) fn set_route(&self, route: Option<NativeRoute>) -> bool {
+        let mut shared = self.shared.lock();
+        if shared.channels.is_none() {
+            return false;
+        }
+        self.note(HAS_ROUTE, route.is_some());
+        shared.route = route.map(Arc::new);
+        true
+    }
+
+    fn has(&self, what: u8) -> bool {
+        self.has.load(Ordering::Acquire) & what != 0
+    }
+
+    /// Must be called under the lock of `shared`.
+    fn note(&self, what: u8, is_there: bool) {
+        let others = self.has.load(Ordering::Relaxed) & !what;
+        let has = if is_there { others | what } else { others };
+        self.has.store(has, Ordering::Release);
+    }
+
     /// Runs `change` on the socket's channels, unless it has closed.
     pub(crate) fn with_channels<R>(&self, change: impl FnOnce(&mut ChannelSet) -> R) -> Option<R> {
-        let mut shared = self.shared.lock();
-        shared.open.then(|| change(&mut shared.channels))
+        self.shared.lock().channels.as_mut().map(change)
     }
 
     /// The one transition from open to closed: the channels to leave for the one caller who made it.
     fn close(&self) -> Option<Vec<Arc<Channel>>> {
-        let mut shared = self.shared.lock();
-        if !std::mem::replace(&mut shared.open, false) {
-            return None;
-        }
-        Some(std::mem::take(&mut shared.channels).into_channels())
+        let channels = self.shared.lock().channels.take()?;
+        Some(channels.into_channels())
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Drops {
     pub slow_consumer: u64,
     /// Messages queued for a socket that closed before they could be put in its outbox.
     pub socket_closed: u64,
+    /// Messages of sockets that relay to a channel ([`NativeRoute::Relay`](crate::NativeRoute::Relay)) and were not in it.
+    pub not_subscribed: u64,
     /// Messages given to a worker that ended before it had finished them.
     pub worker_ended: u64,
     /// Open and drain events given to a worker that ended before it had finished them.
@@ -150,6 +152,7 @@ pub(crate) struct ShardCounters {
     pub(crate) bytes_out: Counter,
     pub(crate) slow_pongs: Counter,
     pub(crate) socket_closed: Counter,
+    pub(crate) not_subscribed: Counter,
     pub(crate) late_responses: Counter,
     pub(crate) unanswered_requests: Counter,
     pub(crate) timed_out_requests: Counter,
@@ -174,6 +177,7 @@ impl ShardCounters {
         stats.bytes_out += self.bytes_out.get();
         stats.dropped.slow_consumer += self.slow_pongs.get();
         stats.dropped.socket_closed += self.socket_closed.get();
+        stats.dropped.not_subscribed += self.not_subscribed.get();
         stats.dropped.late_responses += self.late_responses.get();
         stats.dropped.unanswered_requests += self.unanswered_requests.get();
         stats.dropped.timed_out_requests += self.timed_out_requests.get();

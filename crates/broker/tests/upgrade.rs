@@ -208,6 +208,7 @@ fn an_acceptance_is_in_place_before_the_first_message() {
             pair("sec-websocket-accept", "nonsense"),
             pair("sec-websocket-protocol", "other"),
         ],
+        ..Acceptance::default()
     };
     at.accept("Sec-WebSocket-Protocol: chat.v1, chat.v2\r\n", acceptance);
     let answer = at.client.upgraded();

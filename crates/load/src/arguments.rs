@@ -107,6 +107,10 @@ pub(crate) struct Fanout {
     pub(crate) subscribers: u32,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
+    /// The first subscribers are the publishers, each in its own channel, and get their messages too; otherwise publishers
+    /// are sockets that are in no channel.
+    #[arg(long)]
+    pub(crate) members: bool,
     /// Subscribers are dealt to the channels in turn, publishers go through theirs in turn.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..i64::from(CHANNELS)))]
     pub(crate) channels: u32,

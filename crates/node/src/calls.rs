@@ -4,7 +4,9 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use neon::prelude::*;
-use wsbroker_engine::{Acceptance, ChannelLimit, Cidr, Response, SocketId, UpgradeDecision};
+use wsbroker_engine::{
+    Acceptance, ChannelLimit, Cidr, NativeRoute, Response, SocketId, UpgradeDecision,
+};
 
 use crate::convert::Body;
 use crate::{broker, convert};
@@ -117,6 +119,28 @@ pub(crate) fn token(mut cx: FunctionContext) -> JsResult<JsValue> {
     }
 }
 
+/// `(socketId, kind, channel)`
+pub(crate) fn set_message_route(mut cx: FunctionContext) -> JsResult<JsBoolean> {
+    let socket = convert::socket_id(&mut cx, 0)?;
+    let route = route(&mut cx, 1)?;
+    let set = socket.is_some_and(|socket| broker().set_message_route(socket, route));
+    Ok(cx.boolean(set))
+}
+
+/// Two arguments from `index` on: the number that `src/route.cts` has for it, and a channel.
+fn route(cx: &mut FunctionContext, index: usize) -> NeonResult<Option<NativeRoute>> {
+    let kind = convert::number(cx, index)? as u8;
+    let channel = convert::channel_name(cx, index + 1)?;
+    Ok(match (kind, channel) {
+        (1, _) => Some(NativeRoute::Echo),
+        (2 | 3, Some(channel)) => Some(NativeRoute::Relay {
+            channel,
+            echo: kind == 3,
+        }),
+        _ => None,
+    })
+}
+
 pub(crate) fn subscriber_count(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let subscribers =
         convert::channel_name(&mut cx, 0)?.map_or(0, |channel| broker().subscriber_count(&channel));
@@ -180,7 +204,7 @@ pub(crate) fn respond(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     Ok(cx.boolean(answered))
 }
 
-/// `(requestId, token?, channels, protocol?, packed headers)`
+/// `(requestId, token?, channels, protocol?, packed headers, kind of route, its channel)`
 pub(crate) fn accept(mut cx: FunctionContext) -> JsResult<JsBoolean> {
     let request = convert::request_id(&mut cx, 0)?;
     let acceptance = Acceptance {
@@ -188,6 +212,7 @@ pub(crate) fn accept(mut cx: FunctionContext) -> JsResult<JsBoolean> {
         channels: convert::channel_names(&mut cx, 2)?,
         protocol: convert::optional_text(&mut cx, 3)?,
         headers: convert::headers(&mut cx, 4)?,
+        route: route(&mut cx, 5)?,
     };
     let decided = request
         .is_some_and(|request| broker().decide(request, UpgradeDecision::Accept(acceptance)));

@@ -75,6 +75,7 @@ fn main(mut cx: ModuleContext) -> NeonResult<()> {
     cx.export_function("copySubscriptions", calls::copy_subscriptions)?;
     cx.export_function("setToken", calls::set_token)?;
     cx.export_function("getToken", calls::token)?;
+    cx.export_function("setMessageRoute", calls::set_message_route)?;
     cx.export_function("subscriberCount", calls::subscriber_count)?;
     cx.export_function("subscribers", calls::subscribers)?;
     cx.export_function("channels", calls::channels)?;

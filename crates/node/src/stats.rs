@@ -46,6 +46,7 @@ fn dropped<'cx>(cx: &mut Cx<'cx>, dropped: &Drops) -> JsResult<'cx, JsObject> {
         &[
             ("slowConsumer", dropped.slow_consumer),
             ("socketClosed", dropped.socket_closed),
+            ("notSubscribed", dropped.not_subscribed),
             ("workerEnded", dropped.worker_ended),
             ("workerEndedEvents", dropped.worker_ended_events),
             ("overRate", dropped.over_rate),

@@ -165,7 +165,7 @@ impl Core {
     }
 
     /// Takes room for a frame; what does not fit is counted, and the listener's policy is carried out.
-    pub(super) fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
+    pub(crate) fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
         match entry.reserve(bytes) {
             Reservation::Queued => true,
             Reservation::Slow(policy) => {

@@ -18,6 +18,7 @@ use crate::message::OutboundMessage;
 use crate::name::ChannelName;
 use crate::options::ListenOptions;
 use crate::registry::SocketEntry;
+use crate::route::NativeRoute;
 use crate::shard::inbox::{CloseBy, Command, Report};
 use crate::stats::Stats;
 
@@ -186,6 +187,24 @@ impl Broker {
     #[must_use]
     pub fn token(&self, socket: SocketId) -> Option<Bytes> {
         self.core.registry.find(socket)?.token()
+    }
+
+    /// Where the messages of a socket go that are read from now on; `None`: to its worker. `false` when the socket is gone.
+    ///
+    /// What was read before goes where it would have gone: to a worker it may come after what is read later has gone
+    /// another way.
+    pub fn set_message_route(&self, socket: SocketId, route: Option<NativeRoute>) -> bool {
+        let Some(entry) = self.core.registry.find(socket) else {
+            return false;
+        };
+        let is_native = route.is_some();
+        let is_set = entry.set_route(route);
+        if is_set && is_native {
+            // It may wait for its worker, which these messages need no more.
+            let home = Arc::clone(&entry.home);
+            home.send(Command::Rerouted(entry));
+        }
+        is_set
     }
 
     /// Begins the closing handshake; `true` when the socket was open. What was sent before goes out before.

@@ -72,12 +72,27 @@ pub fn encode_compressed(frame: &[u8], payload: &[u8]) -> Bytes {
 /// The payload of a frame that [`encode_frame`] made.
 #[inline]
 pub fn payload_of(frame: &[u8]) -> &[u8] {
-    let header = match frame.get(1).copied() {
+    frame.get(header_len(frame)..).unwrap_or_default()
+}
+
+/// How many bytes the first of some frames has, which follow each other and which [`encode_frame`] or [`header`] began.
+pub fn frame_len(frames: &[u8]) -> usize {
+    let header = header_len(frames);
+    // The length follows the first byte, in one byte or behind a marker.
+    let length = match header {
+        2 => frames.get(1..2),
+        _ => frames.get(2..header),
+    };
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
+    header + length.map_or(0, number)
+}
+
+fn header_len(frame: &[u8]) -> usize {
+    match frame.get(1).copied() {
         Some(LENGTH_64) => 10,
         Some(LENGTH_16) => 4,
         _ => 2,
-    };
-    frame.get(header..).unwrap_or_default()
+    }
 }
 
 /// A Ping (§5.5.2) with at most [`MAX_CONTROL_PAYLOAD`] bytes; more are cut off.

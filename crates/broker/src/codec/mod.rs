@@ -28,7 +28,7 @@ pub use decoder::{Decoder, Item};
 pub use deflate::{Compressor, Contexts};
 pub use encoder::{
     MAX_CONTROL_PAYLOAD, MAX_HEADER, PING, encode_close, encode_compressed, encode_frame,
-    encode_ping, encode_pong, header, payload_of,
+    encode_ping, encode_pong, frame_len, header, payload_of,
 };
 pub use extension::{
     AcceptedOffer, DeflatePolicy, Direction, MAX_WINDOW_BITS, MIN_WINDOW_BITS, MalformedExtensions,

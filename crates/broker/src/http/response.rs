@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::Full;
 
 use crate::name::ChannelName;
+use crate::route::NativeRoute;
 
 /// An answer to an HTTP request.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,8 @@ pub struct Acceptance {
     pub token: Option<Bytes>,
     /// The channels it is in.
     pub channels: Vec<ChannelName>,
+    /// Where its messages go; `None`: to its worker.
+    pub route: Option<NativeRoute>,
     /// The subprotocol; left out unless the client offered it.
     pub protocol: Option<String>,
     /// Further headers of the 101.

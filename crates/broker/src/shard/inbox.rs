@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::ShardHandle;
+use super::routing::Relay;
 use crate::broker::Publication;
 use crate::client::ClientAddress;
 use crate::codec::{PerMessageDeflate, close};
@@ -92,6 +93,8 @@ pub(crate) enum Command {
     },
     /// Send this to members of a channel; room was taken for them.
     Publish(Box<Publication>),
+    /// Send messages that a socket of another shard has read to members of a channel; room was taken for them.
+    Relay(Box<Relay>),
     /// Queue so many of the inbox's frames, each for one socket.
     DeliverCopied { frames: u32 },
     /// Begin the closing handshake of a socket that has left the registries.
@@ -103,6 +106,8 @@ pub(crate) enum Command {
     CloseBegun(Arc<SocketEntry>),
     /// Stop or go on reading a socket.
     Hold { entry: Arc<SocketEntry>, held: bool },
+    /// The messages of a socket take a native route from now on.
+    Rerouted(Arc<SocketEntry>),
     /// A full worker has room again.
     WorkerDrained(u32),
     /// A worker takes no more.

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Instant;
 
+use super::socket::Socket;
 use super::turn::{Shard, TIME_FOR_MORE};
 use crate::codec::{Inflater, LargeMessage, Postponed};
 
@@ -98,7 +99,7 @@ impl Shard {
         let current = self.large.current.take().or_else(|| {
             self.large.begin(|key| {
                 let socket = self.sockets.get(key as usize);
-                socket.is_some_and(|socket| !socket.worker.is_full())
+                socket.is_some_and(Socket::has_room)
             })
         });
         let Some((key, mut message)) = current else {

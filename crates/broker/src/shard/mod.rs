@@ -29,6 +29,7 @@ mod opening;
 mod pacing;
 mod receive;
 mod requests;
+mod routing;
 mod slice;
 mod socket;
 mod staging;

@@ -66,6 +66,7 @@ impl Shard {
             terms,
             acceptance.token.clone(),
         );
+        entry.set_route(acceptance.route.take());
         place.insert(Socket::new(Arc::clone(&entry), worker, request, self.now));
         self.core.registry.insert(Arc::clone(&entry));
         // Behind the registration: a ban either sees this socket, or is seen here.

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::large::{INFLATED_AT_ONCE, PIECE};
+use super::routing::Routed;
 use super::socket::{Phase, Socket};
 use super::turn::{READ_BUFFER, Reason, Shard, find};
 use crate::codec::{
-    Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Postponed, Violation, close,
-    encode_pong,
+    Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Opcode, Postponed, Violation,
+    close, encode_pong,
 };
 use crate::dispatch::batch::{Batch, Origin};
 use crate::dispatch::record::{FLAG_ASCII, FLAG_TEXT};
@@ -29,6 +30,8 @@ struct Intake<'a> {
     entry: &'a SocketEntry,
     origin: Origin<'a>,
     batch: &'a mut Batch,
+    /// Where its messages go if they take a native route.
+    routed: Option<&'a mut Routed>,
     outbox: &'a mut Outbox,
     runs: &'a mut Runs,
     /// Not there once we have said goodbye: what comes after costs nothing.
@@ -58,6 +61,7 @@ impl<'a> Intake<'a> {
         socket: &'a mut Socket,
         token: Option<&'a Bytes>,
         batch: &'a mut Batch,
+        routed: Option<&'a mut Routed>,
         runs: &'a mut Runs,
         clock: u64,
     ) -> (Self, &'a mut Decoder, &'a mut Contexts) {
@@ -66,6 +70,7 @@ impl<'a> Intake<'a> {
             origin: socket.entry.origin(token),
             entry: &socket.entry,
             batch,
+            routed,
             outbox: &mut socket.outbox,
             runs,
             meter: socket.meter.as_deref_mut().filter(|_| is_open),
@@ -104,8 +109,12 @@ impl<'a> Intake<'a> {
     }
 
     fn message(&mut self, bytes: &[u8], flags: u8) {
-        self.batch.message(self.origin, bytes, flags);
         self.outcome.messages += 1;
+        match &mut self.routed {
+            None => self.batch.message(self.origin, bytes, flags),
+            Some(routed) if flags & FLAG_TEXT != 0 => routed.add(Opcode::Text, bytes),
+            Some(routed) => routed.add(Opcode::Binary, bytes),
+        }
     }
 
     fn pong(&mut self, payload: &[u8]) {
@@ -200,7 +209,7 @@ impl Shard {
         }
     }
 
-    /// Whether this socket may be read now; if its worker is full it is parked until that has room.
+    /// Whether this socket may be read now; if it has to wait for its full worker it is parked until that has room.
     fn may_read(&mut self, key: u32, reason: Reason) -> bool {
         let socket = &mut self.sockets[key as usize];
         match socket.phase {
@@ -212,7 +221,7 @@ impl Shard {
         if socket.is_unread() {
             return false;
         }
-        if socket.worker.is_full() {
+        if !socket.has_room() {
             socket.parked = true;
             let parked = self.parked.entry(socket.worker.id).or_default();
             match reason {
@@ -237,9 +246,17 @@ impl Shard {
         }
         let drained = length < read_limit(socket, self.clock);
         let token = socket.entry.token();
+        let route = socket.entry.route();
+        let routed = route.is_some().then_some(&mut self.routed);
         let batch = self.staging.batch_of(&socket.worker);
-        let (mut intake, decoder, contexts) =
-            Intake::new(socket, token.as_ref(), batch, &mut self.runs, self.clock);
+        let (mut intake, decoder, contexts) = Intake::new(
+            socket,
+            token.as_ref(),
+            batch,
+            routed,
+            &mut self.runs,
+            self.clock,
+        );
         let entry = intake.entry;
         let mut postponed = None;
         let inflation = entry.deflate.map(|deflate| Inflation {
@@ -257,6 +274,9 @@ impl Shard {
         intake.charge(taken);
         let outcome = intake.outcome;
         self.handle.counters.bytes_in.add(taken as u64);
+        if let Some(route) = route {
+            self.route_messages(key, &route);
+        }
         if let Some(postponed) = postponed {
             self.postpone(key, postponed, taken..length);
         }
@@ -308,9 +328,17 @@ impl Shard {
         };
         let max_message = socket.entry.listener.options.max_message_size;
         let token = socket.entry.token();
+        let route = socket.entry.route();
+        let routed = route.is_some().then_some(&mut self.routed);
         let batch = self.staging.batch_of(&socket.worker);
-        let (mut intake, _, contexts) =
-            Intake::new(socket, token.as_ref(), batch, &mut self.runs, self.clock);
+        let (mut intake, _, contexts) = Intake::new(
+            socket,
+            token.as_ref(),
+            batch,
+            routed,
+            &mut self.runs,
+            self.clock,
+        );
         let mut inflation = Inflation {
             inflater,
             deflate,
@@ -328,6 +356,9 @@ impl Shard {
             Err(violation) => Err(violation),
         };
         let outcome = intake.outcome;
+        if let Some(route) = route {
+            self.route_messages(key, &route);
+        }
         self.conclude(key, result, outcome, true);
         true
     }

@@ -41,7 +41,7 @@ pub(super) struct Socket {
     pub(super) slice: Slice,
     /// More than half of the backpressure limit waited; a drain event is due when nothing does.
     pub(super) over_half: bool,
-    /// A handler is busy and enough waits behind it: not read until it is done.
+    /// A handler is busy and enough waits behind it: not read for it until it is done.
     pub(super) held: bool,
     /// On the list of sockets that wait for their full worker.
     pub(super) parked: bool,
@@ -135,7 +135,13 @@ impl Socket {
     /// We do not read it, so its silence says nothing of its peer.
     pub(super) fn is_unread(&self) -> bool {
         let paused = self.meter.as_ref().and_then(|meter| meter.paused_until);
-        self.held || self.parked || self.inflating || paused.is_some()
+        let waits_for_worker = (self.held || self.parked) && !self.entry.is_routed();
+        waits_for_worker || self.inflating || paused.is_some()
+    }
+
+    /// Its worker has room for what is read of it, or needs none.
+    pub(super) fn has_room(&self) -> bool {
+        !self.worker.is_full() || self.entry.is_routed()
     }
 
     /// Its peer has ended the stream and gone, and what it said before waits to be read. A ping would draw a reset, and

@@ -136,7 +136,7 @@ fn poll_write(
 }
 
 /// Something has been put in this socket's outbox.
-fn note_delivery(socket: &mut Socket, dirty: &mut Vec<u32>) {
+pub(super) fn note_delivery(socket: &mut Socket, dirty: &mut Vec<u32>) {
     let entry = &socket.entry;
     if entry.buffered() > entry.listener.options.max_backpressure / 2 {
         socket.over_half = true;

@@ -12,10 +12,12 @@ use slab::Slab;
 
 use super::ShardHandle;
 use super::alarm::Alarm;
+use super::cork;
 use super::inbox::{Command, Inbox, next_frame};
 use super::large::LargeMessages;
 use super::pacing::Paused;
 use super::requests::Pending;
+use super::routing::Routed;
 use super::socket::Socket;
 use super::staging::Staging;
 use super::stopping::Farewell;
@@ -53,6 +55,8 @@ pub(super) struct Shard {
     pub(super) large: LargeMessages,
     /// Memory for what waits in outboxes.
     pub(super) runs: Runs,
+    /// What a read has brought that takes a native route.
+    pub(super) routed: Routed,
     /// Events gathered in this turn.
     pub(super) staging: Staging,
     /// Sockets with something to write.
@@ -90,6 +94,7 @@ impl Shard {
             inflater: None,
             large: LargeMessages::default(),
             runs: Runs::default(),
+            routed: Routed::default(),
             staging: Staging::default(),
             dirty: Vec::new(),
             again: VecDeque::new(),
@@ -116,8 +121,11 @@ impl Shard {
         self.take_inbox();
         self.say_farewells();
         self.resume_paused();
+        // What sockets relay to other shards wakes each of these once.
+        cork::cork();
         self.visit_ready();
         let is_inflating = self.inflate_large();
+        cork::uncork();
         let next_sweep = self.sweep_if_due();
         self.write_dirty();
         self.staging.hand_over(self.handle.index);
@@ -220,9 +228,11 @@ impl Shard {
                 }
             }
             Command::Publish(publication) => self.publish(&publication),
+            Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
             Command::Hold { entry, held } => self.hold(&entry, held),
+            Command::Rerouted(entry) => self.rerouted(&entry),
             Command::WorkerDrained(worker) => self.unpark(worker),
             Command::WorkerLeft { worker, ended } => self.worker_left(&worker, ended),
             Command::StopListener {

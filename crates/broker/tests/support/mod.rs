@@ -17,11 +17,13 @@ use wsbroker_engine::{
 mod client;
 mod deflating;
 mod random;
+mod routes;
 mod worker;
 
 pub(crate) use client::{Answer, Client, Frame, handshake, masked};
 pub(crate) use deflating::{Peer, first_frame};
 pub(crate) use random::{Random, seed};
+pub(crate) use routes::{assert_numbers, messages_of, numbered, relay, relay_and_echo, room};
 pub(crate) use worker::{Context, Journal, ManualWorker, Seen, ThreadWorker};
 
 /// How long a test waits for what has to happen; far more than it takes on a busy machine.

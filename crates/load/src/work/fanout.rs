@@ -16,9 +16,12 @@ pub(super) fn run(context: Context, options: Fanout) -> Result<Report, String> {
     let mut pool = context.pool()?;
     // The subscribers come first: their indexes are their numbers.
     let subscribers = options.subscribers as usize;
-    pool.open(subscribers + options.publishers as usize, || {
-        context.client()
-    })?;
+    let (sockets, first_publisher) = if options.members {
+        (subscribers, 0)
+    } else {
+        (subscribers + options.publishers as usize, subscribers)
+    };
+    pool.open(sockets, || context.client())?;
     join(context, &mut pool, plan.memberships(options.quiet_channels))?;
 
     let template = context.template(Kind::Publish, options.message);
@@ -41,10 +44,10 @@ pub(super) fn run(context: Context, options: Fanout) -> Result<Report, String> {
         if sending {
             for publisher in &ready {
                 let stamp = publishers[*publisher as usize].publish(&plan, *publisher);
-                template.write(stamp, pool.outgoing(subscribers + *publisher as usize));
+                template.write(stamp, pool.outgoing(first_publisher + *publisher as usize));
             }
             for publisher in &ready {
-                pool.flush(subscribers + *publisher as usize);
+                pool.flush(first_publisher + *publisher as usize);
             }
         }
         ready.clear();
@@ -163,6 +166,11 @@ impl Plan {
             && !options.publishers.is_multiple_of(options.channels)
         {
             return Err("every channel needs the same number of publishers".to_owned());
+        }
+        if options.members
+            && !(options.channels..=options.subscribers).contains(&options.publishers)
+        {
+            return Err("publishers that are members have one channel each".to_owned());
         }
         Ok(Self {
             subscribers: options.subscribers,
