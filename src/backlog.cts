@@ -1,5 +1,6 @@
 /** What waits behind a handler of a socket that has returned a promise. */
 
+import { DRAIN } from './batch.cjs';
 import type { SocketEvent, SocketEventKind } from './worker.cjs';
 
 /** Beyond either of these nothing more is read from the socket. What its worker was given already still comes. */
@@ -29,9 +30,13 @@ export class Backlog {
     this.handlerTimeout = handlerTimeout;
   }
 
-  push(event: SocketEvent): void {
+  /** Adds an event. False: it says nothing that the one before does not say, and is left out. */
+  push(event: SocketEvent): boolean {
+    // Peers that relay to each other cause drains by themselves, however long a handler takes.
+    if (event.kind === DRAIN && this.#length > 0 && this.#events.at(-1)?.kind === DRAIN) return false;
     this.#events.push(event);
     this.#bytes += sizeOf(event);
+    return true;
   }
 
   shift(): SocketEvent | undefined {

@@ -183,7 +183,7 @@ export class WorkerThread {
     }
     // A copy of its own: a view would keep the whole batch in memory for as long as it waits.
     const kept = Buffer.isBuffer(payload) ? Buffer.from(payload) : payload;
-    backlog.push({ kind, token: token && Buffer.from(token), payload: kept, code });
+    if (!backlog.push({ kind, token: token && Buffer.from(token), payload: kept, code })) this.#countFinished(kind);
     if (backlog.isLong && !backlog.isPaused) {
       backlog.isPaused = true;
       native.pause(id);

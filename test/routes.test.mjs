@@ -293,11 +293,41 @@ test('an echo client that does not read is closed with 1013', async (t) => {
   const counted = counting();
   const flood = () => {
     if (client.bufferedAmount < 1_000_000) for (let n = 0; n < 100; n += 1) client.send(Buffer.alloc(10_000));
+    assert.ok(bufferedAmount(id) <= 100_000);
     assert.ok(counted().slowConsumer > 0);
   };
   await eventually(flood);
   assert.deepEqual(await closed.next(), { socketId: id, token: undefined, code: 1013 });
-  assert.ok(bufferedAmount(id) === 0);
+});
+
+test('a socket whose handler takes long gathers no drain events of what it echoes', async (t) => {
+  const drained = new Inbox();
+  let settle;
+  const busy = new Promise((resolve) => {
+    settle = resolve;
+  });
+  const server = serve(
+    t,
+    {
+      handleSocketUpgrade: () => ({ route: 'echo' }),
+      handleSocketOpen: () => busy,
+      handleSocketDrain: (socketId) => void drained.push(socketId),
+    },
+    { maxBackpressure: 60_000 },
+  );
+  const client = await connect(t, server);
+  // Each is over half of what may wait, and then nothing waits.
+  for (let n = 0; n < 300; n += 1) {
+    client.send(Buffer.alloc(40_000, n));
+    assert.equal((await client.inbox.next())[0], n % 256);
+  }
+  await eventually(() => assert.equal(stats().workers[0].queuedEvents, 0));
+  settle();
+  await drained.next();
+  client.send(Buffer.alloc(40_000));
+  await client.inbox.next();
+  await drained.next('the drain of the last echo');
+  assert.ok(drained.length <= 1, `${drained.length} more`);
 });
 
 test('a route in a decision is checked like the rest of it: 500, and handleError is told', async (t) => {

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes};
 pub(crate) const COPY_UP_TO: usize = 4096;
 
 /// A run of copied frames ends here, so that a long queue gives its memory back piece by piece.
-const RUN_BYTES: usize = 64 * 1024;
+pub(crate) const RUN_BYTES: usize = 64 * 1024;
 
 /// A run has so much room at first: a few small frames.
 const SHORTEST_RUN: usize = 256;
@@ -163,7 +163,9 @@ impl Outbox {
                         return;
                     }
                     written -= rest;
-                    pieces.pop_front();
+                    if let Some(Piece::Copied { bytes, .. }) = pieces.pop_front() {
+                        runs.give_back(bytes);
+                    }
                 }
                 *self = Self::Empty;
             }

@@ -131,6 +131,11 @@ impl SocketEntry {
         self.buffered.load(Ordering::Relaxed)
     }
 
+    /// Whether no close has begun.
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.lock().channels.is_some()
+    }
+
     pub(crate) fn token(&self) -> Option<Bytes> {
         if !self.has(HAS_TOKEN) {
             return None;

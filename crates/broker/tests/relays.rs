@@ -92,7 +92,7 @@ impl Chaos {
         }
     }
 
-    /// Sockets that join a room, say something there, and leave in every way there is.
+    /// Sockets that join a room and leave in every way there is.
     fn churn(&self, mut random: Random) {
         while !self.is_over() {
             let before: BTreeSet<_> = self.broker.connections().into_iter().collect();

@@ -291,6 +291,62 @@ fn an_echo_client_that_reads_nothing_is_a_slow_consumer() {
 }
 
 #[test]
+fn an_echo_client_that_is_closed_as_slow_sees_no_gap() {
+    const LIMIT: usize = 200_000;
+    let server = Server::quiet(limited(LIMIT, SlowConsumer::Close));
+    let (mut client, id) = server.open();
+    assert!(server.broker.set_message_route(id, Some(NativeRoute::Echo)));
+    let mut sent = 0;
+    // Until what comes next does not fit, and what is much smaller would.
+    while server.broker.buffered_amount(id) < LIMIT - 8000 {
+        client.send(masked(Opcode::Binary, &large(sent, 4000)));
+        sent += 1;
+        eventually("it is read", || {
+            server.broker.stats().messages_in == u64::from(sent)
+        });
+    }
+    // More than one read takes.
+    let burst = (0..2000).map(|n| large(sent + n, if n == 0 { 9000 } else { 100 }));
+    let burst: Vec<u8> = burst.flat_map(|m| masked(Opcode::Binary, &m)).collect();
+    client.send(burst);
+    eventually("it is closed", || server.broker.connection_count() == 0);
+    for expected in 0..sent {
+        assert_eq!(number_of(&client.data(Opcode::Binary)), expected);
+    }
+    let frame = client.frame();
+    assert_eq!(frame.opcode, Opcode::Close as u8, "nothing behind the gap");
+    assert_eq!(server.broker.stats().dropped.slow_consumer, 1);
+    drop(client);
+    assert_eq!(server.journal.close_of(id).0, 1013);
+    server.finish();
+}
+
+#[test]
+fn drains_that_clients_cause_by_themselves_do_not_gather() {
+    let server = Server::quiet(limited(60_000, SlowConsumer::Close));
+    let (mut client, id) = server.open();
+    assert!(server.broker.set_message_route(id, Some(NativeRoute::Echo)));
+    server.worker.end();
+    for n in 0..300 {
+        client.send(masked(Opcode::Binary, &large(n, 40_000))); // over half of what may wait, and then nothing
+        assert_eq!(number_of(&client.data(Opcode::Binary)), n);
+    }
+    let mut next = ManualWorker::register(&server.broker, SOCKETS);
+    let drain = Seen::Drain { socket: id };
+    next.wait("a drain event", |seen| seen.contains(&drain).then_some(()));
+    drop(client);
+    next.wait("the close event", |seen| {
+        seen.iter()
+            .any(|event| event.closed().is_some())
+            .then_some(())
+    });
+    let drains = next.seen.iter().filter(|event| **event == drain).count();
+    assert!(drains <= 2, "{drains} drain events");
+    stop(&server.listener, at_once());
+    assert_nothing_left(&server.broker);
+}
+
+#[test]
 fn echoes_that_do_not_fit_are_left_out_and_counted() {
     let server = Server::quiet(limited(50_000, SlowConsumer::Drop));
     let (mut client, id) = server.open();

@@ -17,10 +17,10 @@ struct Cork {
     owed: Vec<Arc<ShardHandle>>,
 }
 
-/// How many commands may wait behind a cork. A thread that publishes in a long loop keeps the shards busy meanwhile.
-const COMMANDS: usize = 256;
+/// How many calls may wait behind a cork. A thread that publishes in a long loop keeps the shards busy meanwhile.
+const CALLS: usize = 256;
 
-/// From here on the calling thread's calls wake no shard, until [`uncork`] or many commands later. A shard that is
+/// From here on the calling thread's calls wake no shard, until [`uncork`] or many of them later. A shard that is
 /// awake anyway takes them before that.
 pub fn cork() {
     CORK.with_borrow_mut(|cork| cork.corked = true);
@@ -38,8 +38,8 @@ pub fn uncork() {
 }
 
 /// Wakes the shard, or remembers to.
-pub(super) fn wake(shard: &Arc<ShardHandle>, waiting_commands: usize) {
-    let later = waiting_commands < COMMANDS
+pub(super) fn wake(shard: &Arc<ShardHandle>, waiting_calls: usize) {
+    let later = waiting_calls < CALLS
         && CORK.with_borrow_mut(|cork| {
             if cork.corked && !cork.owed.iter().any(|other| Arc::ptr_eq(other, shard)) {
                 cork.owed.push(Arc::clone(shard));

@@ -62,7 +62,7 @@ pub(crate) enum Command {
         id: RequestId,
         response: Box<Response>,
     },
-    /// A worker answers a request with what stands with the inbox's frames: packed headers, then the body.
+    /// A worker answers a request with what stands in the inbox: packed headers, then the body.
     RespondCopied {
         id: RequestId,
         status: u16,
@@ -95,7 +95,7 @@ pub(crate) enum Command {
     Publish(Box<Publication>),
     /// Send messages that a socket of another shard has read to members of a channel; room was taken for them.
     Relay(Box<Relay>),
-    /// Queue so many of the inbox's frames, each for one socket.
+    /// Queue so many frames that stand in the inbox, each for one socket.
     DeliverCopied { frames: u32 },
     /// Begin the closing handshake of a socket that has left the registries.
     Close {
@@ -137,7 +137,7 @@ pub(super) struct Inbox {
     pub(super) commands: Vec<Command>,
     /// The frames of [`Command::DeliverCopied`], each with a head that tells whose it is, and the answers of
     /// [`Command::RespondCopied`], one behind the other.
-    pub(super) frames: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// How many calls that were.
     pub(super) calls: usize,
 }
@@ -165,9 +165,9 @@ impl Inbox {
         head[..8].copy_from_slice(&entry.id.get().to_le_bytes());
         head[8..12].copy_from_slice(&entry.key.to_le_bytes());
         head[12..].copy_from_slice(&(frame.len() as u32).to_le_bytes());
-        self.frames.reserve(FRAME_HEAD + frame.len());
-        self.frames.extend_from_slice(&head);
-        frame.append_to(&mut self.frames);
+        self.bytes.reserve(FRAME_HEAD + frame.len());
+        self.bytes.extend_from_slice(&head);
+        frame.append_to(&mut self.bytes);
     }
 
     /// Everything has been taken out.
@@ -175,18 +175,18 @@ impl Inbox {
         self.commands.clear();
         self.commands.shrink_to(KEPT_COMMANDS);
         self.calls = 0;
-        self.frames.clear();
-        self.frames.shrink_to(KEPT_BYTES);
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
     }
 }
 
-/// The next of an inbox's frames: the id and the place of its socket, and the frame.
-pub(super) fn next_frame<'a>(frames: &mut &'a [u8]) -> Option<(u64, u32, &'a [u8])> {
-    let head = frames.split_off(..FRAME_HEAD)?;
+/// The next frame that stands in an inbox: the id and the place of its socket, and the frame.
+pub(super) fn next_frame<'a>(bytes: &mut &'a [u8]) -> Option<(u64, u32, &'a [u8])> {
+    let head = bytes.split_off(..FRAME_HEAD)?;
     let (id, rest) = head.split_first_chunk()?;
     let (key, rest) = rest.split_first_chunk()?;
     let (length, _) = rest.split_first_chunk()?;
-    let frame = frames.split_off(..u32::from_le_bytes(*length) as usize)?;
+    let frame = bytes.split_off(..u32::from_le_bytes(*length) as usize)?;
     Some((u64::from_le_bytes(*id), u32::from_le_bytes(*key), frame))
 }
 

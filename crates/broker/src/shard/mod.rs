@@ -104,8 +104,8 @@ impl ShardHandle {
         };
         let mut inbox = self.inbox.lock();
         inbox.push(command);
-        inbox.frames.extend_from_slice(headers);
-        inbox.frames.extend_from_slice(body);
+        inbox.bytes.extend_from_slice(headers);
+        inbox.bytes.extend_from_slice(body);
         let waiting = inbox.calls;
         drop(inbox);
         cork::wake(self, waiting);

@@ -402,6 +402,12 @@ impl Shard {
     /// who waits the longest must not wait behind what the others say next.
     pub(super) fn unpark(&mut self, worker: u32) {
         let parked = self.parked.remove(&worker).unwrap_or_default();
+        for key in parked.drained {
+            if let Some(socket) = self.sockets.get_mut(key as usize) {
+                socket.drain_waits = false;
+                self.mark_dirty(key); // with nothing to write it comes to its drain event
+            }
+        }
         for (keys, reason) in [
             (parked.with_news, Reason::News),
             (parked.with_more, Reason::More),

@@ -17,12 +17,9 @@ use crate::codec::{self, MAX_HEADER, Opcode};
 use crate::id::SocketId;
 use crate::message::Frames;
 use crate::options::SlowConsumer;
-use crate::outbox::COPY_UP_TO;
-use crate::registry::SocketEntry;
+use crate::outbox::{COPY_UP_TO, RUN_BYTES};
+use crate::registry::{IdMap, SocketEntry};
 use crate::route::NativeRoute;
-
-/// A run ends here: what it takes is given back piece by piece, and in the middle of a read.
-const RUN_BYTES: usize = 64 * 1024;
 
 /// The messages of the read that is under way, if they take a native route.
 #[derive(Default)]
@@ -107,9 +104,10 @@ impl Run {
         let mut rest = self.frames.clone();
         (0..self.messages).map(move |_| {
             let frame = rest.split_to(codec::frame_len(&rest));
-            match rest.is_empty() && frame.len() == self.frames.len() {
-                true => frame,
-                false => Bytes::copy_from_slice(&frame),
+            if frame.len() == self.frames.len() {
+                frame
+            } else {
+                Bytes::copy_from_slice(&frame)
             }
         })
     }
@@ -117,11 +115,16 @@ impl Run {
 
 /// Members who do not get the messages of a read: the sender, if it is to be left out, and whoever was closed for one of
 /// them. Those behind it are not for that socket any more: there is to be no gap in what it got.
-struct LeftOut(Vec<SocketId>);
+#[derive(Default)]
+struct LeftOut(IdMap<SocketId, ()>);
 
 impl LeftOut {
+    fn add(&mut self, socket: SocketId) {
+        self.0.insert(socket, ());
+    }
+
     fn has(&self, entry: &SocketEntry) -> bool {
-        self.0.contains(&entry.id)
+        self.0.contains_key(&entry.id)
     }
 }
 
@@ -132,12 +135,20 @@ impl Shard {
         if !runs.is_empty() {
             let sender = Arc::clone(&self.sockets[key as usize].entry);
             match route {
+                // Its close is on its way: after what has led to it nothing more may come, or there would be a gap.
+                _ if !sender.is_open() => {
+                    let messages = runs.iter().map(|run| run.messages).sum();
+                    self.handle.counters.socket_closed.add(messages);
+                }
                 NativeRoute::Echo => self.echo(&sender, &runs),
                 NativeRoute::Relay { channel, echo } => {
                     match self.core.channels.joined(&sender, channel) {
                         Some(channel) => {
-                            let left_out = (!echo).then_some(sender.id).into_iter().collect();
-                            self.relay(&channel.snapshot(), LeftOut(left_out), &runs);
+                            let mut left_out = LeftOut::default();
+                            if !echo {
+                                left_out.add(sender.id);
+                            }
+                            self.relay(&channel.snapshot(), left_out, &runs);
                         }
                         None => {
                             let messages = runs.iter().map(|run| run.messages).sum();
@@ -152,7 +163,7 @@ impl Shard {
     }
 
     fn echo(&mut self, sender: &Arc<SocketEntry>, runs: &[Run]) {
-        let mut left_out = LeftOut(Vec::new());
+        let mut left_out = LeftOut::default();
         for run in runs {
             if left_out.has(sender) {
                 return;
@@ -238,7 +249,7 @@ impl Shard {
                 }
                 let stays = entry.listener.options.slow_consumer == SlowConsumer::Drop;
                 if !stays {
-                    left_out.0.push(entry.id);
+                    left_out.add(entry.id);
                 }
                 stays
             });

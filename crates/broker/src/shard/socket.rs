@@ -41,6 +41,8 @@ pub(super) struct Socket {
     pub(super) slice: Slice,
     /// More than half of the backpressure limit waited; a drain event is due when nothing does.
     pub(super) over_half: bool,
+    /// Its drain event waits for its full worker.
+    pub(super) drain_waits: bool,
     /// A handler is busy and enough waits behind it: not read for it until it is done.
     pub(super) held: bool,
     /// On the list of sockets that wait for their full worker.
@@ -121,6 +123,7 @@ impl Socket {
             revisited: false,
             slice: Slice::default(),
             over_half: false,
+            drain_waits: false,
             held: false,
             parked: false,
             inflating: false,

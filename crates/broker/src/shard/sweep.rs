@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::socket::Phase;
 use super::turn::Shard;
 use crate::codec::{PING, close};
+use crate::outbox::Runs;
 use crate::registry::Reservation;
 use bytes::Bytes;
 
@@ -30,7 +31,9 @@ impl Shard {
     /// Looks through the next slice if it is time; when the one after is due, in the shard's clock.
     pub(super) fn sweep_if_due(&mut self) -> Option<u64> {
         if self.sockets.is_empty() && self.requests.is_empty() {
-            self.sweep.next = None;
+            if self.sweep.next.take().is_some() {
+                self.runs = Runs::default(); // nobody is left who would need them
+            }
             return None;
         }
         let slice_time = self.slice_time();

@@ -113,9 +113,15 @@ impl Shard {
     fn written_out(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
         if socket.over_half && socket.phase == Phase::Open && socket.entry.buffered() == 0 {
-            socket.over_half = false;
-            let batch = self.staging.batch_of(&socket.worker);
-            batch.drain(socket.entry.origin(socket.entry.token().as_ref()));
+            if !socket.worker.is_full() {
+                socket.over_half = false;
+                let batch = self.staging.batch_of(&socket.worker);
+                batch.drain(socket.entry.origin(socket.entry.token().as_ref()));
+            } else if !std::mem::replace(&mut socket.drain_waits, true) {
+                // What peers relay to each other must not fill the queue of a worker that takes nothing.
+                let parked = self.parked.entry(socket.worker.id).or_default();
+                parked.drained.push(key);
+            }
         }
         if matches!(socket.phase, Phase::Finishing { .. }) {
             self.end_stream(key);

@@ -150,16 +150,16 @@ impl Shard {
     pub(super) fn take_inbox(&mut self) {
         let mut inbox = std::mem::take(&mut self.spare_inbox);
         std::mem::swap(&mut inbox, &mut *self.handle.inbox.lock());
-        let mut frames = inbox.frames.as_slice();
+        let mut bytes = inbox.bytes.as_slice();
         for command in inbox.commands.drain(..) {
-            self.obey(command, &mut frames);
+            self.obey(command, &mut bytes);
         }
         inbox.clear();
         self.spare_inbox = inbox;
     }
 
-    /// `frames` begins with what belongs to this command, if it has something there.
-    fn obey(&mut self, command: Command, frames: &mut &[u8]) {
+    /// `bytes` begins with what belongs to this command, if it has something there.
+    fn obey(&mut self, command: Command, bytes: &mut &[u8]) {
         match command {
             Command::Listen { bound, guard } => {
                 let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
@@ -204,9 +204,9 @@ impl Shard {
                 headers,
                 length,
             } => {
-                let bytes = frames.split_off(..length as usize);
-                let bytes = bytes.expect("put in with the command");
-                self.respond(id, Response::copied(status, bytes, headers as usize));
+                let answer = bytes.split_off(..length as usize);
+                let answer = answer.expect("put in with the command");
+                self.respond(id, Response::copied(status, answer, headers as usize));
             }
             Command::Decide { id, decision } => self.decide(id, *decision),
             Command::Adopt {
@@ -221,9 +221,9 @@ impl Shard {
             }
             Command::Abandon(entry) => self.abandon(&entry),
             Command::Deliver { entry, frame } => self.deliver(&entry, &frame),
-            Command::DeliverCopied { frames: count } => {
-                for _ in 0..count {
-                    let (id, key, frame) = next_frame(frames).expect("put in with the command");
+            Command::DeliverCopied { frames } => {
+                for _ in 0..frames {
+                    let (id, key, frame) = next_frame(bytes).expect("put in with the command");
                     self.deliver_copied(key, id, frame);
                 }
             }
@@ -328,7 +328,7 @@ impl Shard {
 pub(super) enum Reason {
     /// The reactor has told something.
     News,
-    /// It had more than one read.
+    /// It had more than one read, or has become readable for a reason of our own.
     More,
 }
 
@@ -337,6 +337,8 @@ pub(super) enum Reason {
 pub(super) struct Parked {
     pub(super) with_news: Vec<u32>,
     pub(super) with_more: Vec<u32>,
+    /// Those whose drain event waits.
+    pub(super) drained: Vec<u32>,
 }
 
 /// Finds the socket of an entry, if it still is the one at that key.
