@@ -44,6 +44,9 @@ impl<'a> OutboundMessage<'a> {
 
     /// A text message that stands where its frame will be, so that it is not copied: `bytes` begins with [`HEADER_ROOM`]
     /// bytes of any content, and what follows is the text. The caller vouches for UTF-8.
+    ///
+    /// # Panics
+    /// When `bytes` are fewer than these.
     #[must_use]
     pub fn text_behind_room(mut bytes: Vec<u8>) -> Self {
         let (header, size) = codec::header(Opcode::Text, bytes.len() - HEADER_ROOM);

@@ -121,10 +121,10 @@ fn long_text<'cx>(cx: &mut Cx<'cx>, string: Handle<'cx, JsString>) -> Vec<u8> {
     let _ = unsafe {
         node_api::get_value_string_utf16(env, string, ptr::null_mut(), 0, &raw mut written)
     };
-    let mut text = Vec::new();
+    let mut text;
     let mut room = written + LONGEST_CHARACTER_AND_NUL;
     loop {
-        text.reserve_exact(HEADER_ROOM + room);
+        text = Vec::with_capacity(HEADER_ROOM + room);
         text.resize(HEADER_ROOM, 0);
         // SAFETY: as above, and at most `room` bytes are written, for which memory has been reserved. Of these `written`
         // are initialised, or none where the call is refused.

@@ -236,8 +236,10 @@ pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
 pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
     let handle = convert::number(&mut cx, 0)? as u32;
     let text = environment::get(&mut cx)
-        .and_then(|mut environment| environment.worker_mut(handle)?.large_texts.next())
-        .unwrap_or_default();
+        .and_then(|mut environment| environment.worker_mut(handle)?.large_texts.next());
+    let Some(text) = text else {
+        return cx.throw_error("this batch has no more large texts");
+    };
     debug_assert!(str::from_utf8(&text).is_ok());
     // SAFETY: the decoder lets no text through that is no UTF-8, and a walk through a large one would be felt.
     let text = unsafe { str::from_utf8_unchecked(&text) };

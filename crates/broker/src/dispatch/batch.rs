@@ -56,13 +56,16 @@ pub struct Batch {
     pub(crate) requests: u32,
 }
 
+/// A batch makes room for so much at first: what a busy turn gathers before it hands over, in bytes.
+const MOST_EXPECTED: usize = 64 * 1024;
+
 impl Batch {
     /// The events in their order.
     pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
         self.records().map(Record::event)
     }
 
-    /// The records, packed as the source of this type tells, for a reader in another language.
+    /// The records, packed as the top of `dispatch/record.rs` tells, for a reader in another language.
     #[must_use]
     pub fn packed(&self) -> &[u8] {
         &self.bytes
@@ -77,7 +80,7 @@ impl Batch {
     /// An empty batch that expects as much as this one has got.
     pub(crate) fn next_one(&self) -> Self {
         Self {
-            expected: self.bytes.len(),
+            expected: self.bytes.len().min(MOST_EXPECTED),
             ..Self::default()
         }
     }

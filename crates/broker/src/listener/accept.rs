@@ -27,8 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// so each client is looked at every 6.4 s, and no look takes longer than one part.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Accepts until the stop, dealing connections to the shards in turn; this runs `here`. `guard` goes last: when the stop is done the
-/// address is free, and a socket file gone.
+/// Accepts until the stop, dealing connections to the shards in turn; this runs `here`. `guard` goes last: when the stop is
+/// done the address is free, and a socket file gone.
 pub(crate) async fn accept(
     bound: Bound,
     guard: ListenerGuard,
@@ -146,7 +146,11 @@ impl Source {
                 // is found by the first read.
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
                 let _ = stream.set_nodelay(true);
-                debug_assert!(stream.nodelay().unwrap_or(true), "events wait for nobody");
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                debug_assert!(
+                    stream.nodelay().unwrap_or(true),
+                    "it has this from its listener"
+                );
                 Ok((Transport::Tcp(stream), peer.ip().into()))
             }
             #[cfg(unix)]
