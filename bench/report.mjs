@@ -1,5 +1,6 @@
 // The results as Markdown, which a terminal shows well enough too.
 
+import { each } from './results.mjs';
 import { threeDigits } from './statistics.mjs';
 
 /** The whole report. */
@@ -36,11 +37,6 @@ function header({ works, node, short, machine, rounds, window, servers, skipped,
     ...used,
     ...Object.entries(skipped).map(([name, reason]) => `- ${name}: not measured, ${reason}`),
   ].join('\n');
-}
-
-/** What the works have for this, each once. */
-function each(works, key) {
-  return [...new Set(works.map((work) => work[key]))].join(' and ');
 }
 
 function figures(works, withGoals = true) {

@@ -66,28 +66,38 @@ function bestPeer(contenders) {
   return peers[0]?.[0];
 }
 
+/** Refuses what cannot stand beside recorded results before it is measured: another machine, another Node, other windows. */
+export function checkConditions(recorded, conditions) {
+  for (const [what, value] of Object.entries(conditions)) checkSame(what, recorded[what], value);
+}
+
+function checkSame(what, before, now) {
+  if (JSON.stringify(before) === JSON.stringify(now)) return;
+  throw new StepFailed(`--add: ${what} is not what it was when the rest was measured, so it all has to be measured`);
+}
+
 /**
  * Recorded results with newer ones in their places. Each work keeps its own date and commit.
  *
  * @param {object} recorded
- * @param {object} measured
+ * @param {object} measured under the same conditions
  * @param {{ id: string }[]} order of all works
  */
 export function joined(recorded, measured, order) {
-  for (const what of ['machine', 'node', 'pinned', 'window', 'rounds']) {
-    if (JSON.stringify(recorded[what]) !== JSON.stringify(measured[what])) {
-      throw new StepFailed(
-        `--add: ${what} is not what it was when the rest was measured, so it all has to be measured`,
-      );
-    }
+  for (const [name, about] of Object.entries(measured.servers)) {
+    checkSame(name, recorded.servers[name] ?? about, about);
   }
-  const works = new Map([...recorded.works, ...measured.works].map((work) => [work.id, work]));
-  return {
-    ...measured,
-    servers: { ...recorded.servers, ...measured.servers },
-    skipped: { ...recorded.skipped, ...measured.skipped },
-    works: order.flatMap(({ id }) => works.get(id) ?? []),
-  };
+  const byId = new Map([...recorded.works, ...measured.works].map((work) => [work.id, work]));
+  const works = order.flatMap(({ id }) => byId.get(id) ?? []);
+  const servers = { ...recorded.servers, ...measured.servers };
+  const isMeasured = (name) => name in servers || byId.has(name);
+  const skipped = Object.entries({ ...recorded.skipped, ...measured.skipped }).filter(([name]) => !isMeasured(name));
+  return { ...measured, date: each(works, 'date'), servers, skipped: Object.fromEntries(skipped), works };
+}
+
+/** What the works have for this, each once: their dates, their commits. */
+export function each(works, key) {
+  return [...new Set(works.map((work) => work[key]))].join(' and ');
 }
 
 /** A goal with its measured value; `reached` is undefined when one of the contenders was not measured. */

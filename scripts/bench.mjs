@@ -23,7 +23,7 @@ import { chart, growthChart } from '../bench/chart.mjs';
 import { chooseCores, describeMachine, mostDescriptors } from '../bench/machine.mjs';
 import { ensurePeers } from '../bench/peers.mjs';
 import { markdown } from '../bench/report.mjs';
-import { isSound, joined, resultOf } from '../bench/results.mjs';
+import { checkConditions, isSound, joined, resultOf } from '../bench/results.mjs';
 import { Runner } from '../bench/runner.mjs';
 import { CONTENDERS, SERVERS, unavailable } from '../bench/servers.mjs';
 import { threeDigits } from '../bench/statistics.mjs';
@@ -59,9 +59,12 @@ await main(async (args) => {
   run('cargo', ['build', '--release', '--package', 'wsbroker-load']);
   const peers = ensurePeers(plan.servers.map((name) => SERVERS[name].peer).filter(Boolean));
   const recorded = plan.options.add ? readRecorded() : undefined;
-  const measured = await measureAll(plan, new Runner(peers, plan.cores, plan.window));
+  const conditions = conditionsOf(plan);
+  if (recorded) checkConditions(recorded, conditions);
+  const measured = { ...conditions, ...(await measureAll(plan, new Runner(peers, plan.cores, plan.window))) };
+  write(measured, path.join(ROOT, 'target', 'bench'));
   const results = recorded ? joined(recorded, measured, WORKS) : measured;
-  write(results, plan.options.write);
+  if (plan.options.write) write(results, RECORDED);
   console.log(markdown(results));
   if (!results.works.every(isSound)) throw new StepFailed('not every message came once, in order and whole: see above');
 });
@@ -125,6 +128,11 @@ function makePlan(options) {
   return { options, servers, skipped, cores, works, window };
 }
 
+/** What results have to have in common to stand in one table. */
+function conditionsOf({ options, cores, window }) {
+  return { machine: describeMachine(), node: process.versions.node, pinned: cores, rounds: options.rounds, window };
+}
+
 async function measureAll({ options, skipped, cores, works, window }, runner) {
   const count = works.reduce((sum, { contenders }) => sum + contenders.length, 0) * options.rounds;
   const minutes = (count * (window.seconds + window.warmUp + BESIDE_WINDOW)) / 60;
@@ -147,11 +155,6 @@ async function measureAll({ options, skipped, cores, works, window }, runner) {
   }
   return {
     date: today(),
-    node: process.versions.node,
-    machine: describeMachine(),
-    pinned: cores,
-    rounds: options.rounds,
-    window,
     short: options.short,
     servers,
     skipped,
@@ -180,14 +183,11 @@ function readRecorded() {
   return JSON.parse(readFileSync(file, 'utf8'));
 }
 
-function write(results, toDocs) {
-  const folders = [path.join(ROOT, 'target', 'bench'), ...(toDocs ? [RECORDED] : [])];
-  for (const folder of folders) {
-    mkdirSync(folder, { recursive: true });
-    writeFileSync(path.join(folder, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);
-    writeFileSync(path.join(folder, 'results.md'), `${markdown(results)}\n`);
-    writeFileSync(path.join(folder, 'chart.svg'), chart(results));
-    if (results.works.some(({ curve }) => curve)) writeFileSync(path.join(folder, 'growth.svg'), growthChart(results));
-  }
-  say(`the results are in ${folders.map((folder) => path.relative(ROOT, folder)).join(' and ')}`);
+function write(results, folder) {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(path.join(folder, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);
+  writeFileSync(path.join(folder, 'results.md'), `${markdown(results)}\n`);
+  writeFileSync(path.join(folder, 'chart.svg'), chart(results));
+  if (results.works.some(({ curve }) => curve)) writeFileSync(path.join(folder, 'growth.svg'), growthChart(results));
+  say(`the results are in ${path.relative(ROOT, folder)}`);
 }

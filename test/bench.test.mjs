@@ -9,7 +9,7 @@ import { chart, growthChart } from '../bench/chart.mjs';
 import { parseList } from '../bench/machine.mjs';
 import { readmePart } from '../bench/readme.mjs';
 import { markdown } from '../bench/report.mjs';
-import { isSound, joined, resultOf } from '../bench/results.mjs';
+import { checkConditions, isSound, joined, resultOf } from '../bench/results.mjs';
 import { CONTENDERS, SERVERS } from '../bench/servers.mjs';
 import { median, summary, threeDigits } from '../bench/statistics.mjs';
 import { FIGURES, quick, SMOKE, WORKS } from '../bench/works.mjs';
@@ -118,8 +118,11 @@ describe('recorded results', () => {
     assert.match(markdown(resultsOf(works)), /2026-01-02, commit old and new\./);
   });
 
-  it('are not joined with those of another machine, another Node, other windows or rounds', () => {
+  it('are not joined with those of another machine, another Node, other windows or rounds, or another version', () => {
     const recorded = resultsOf([work('first', 'old')]);
+    const { machine, node, window, rounds, pinned } = recorded;
+    const conditions = { machine, node, window, rounds, pinned };
+    checkConditions(recorded, conditions);
     for (const other of [
       { machine: {} },
       { node: '22.0.0' },
@@ -127,9 +130,23 @@ describe('recorded results', () => {
       { rounds: 5 },
       { pinned: null },
     ]) {
-      const results = { ...resultsOf([work('second', 'new')]), ...other };
-      assert.throws(() => joined(recorded, results, order), new RegExp(`--add: ${Object.keys(other)[0]} is not`));
+      const refused = new RegExp(`--add: ${Object.keys(other)[0]} is not`);
+      assert.throws(() => checkConditions(recorded, { ...conditions, ...other }), refused);
     }
+    const newer = resultsOf([work('second', 'new')]);
+    newer.servers.bun.version = '1.2.4';
+    assert.throws(() => joined(recorded, newer, order), /--add: bun is not/);
+  });
+
+  it('tell all their dates, and leave out nothing any more that has been measured', () => {
+    const recorded = {
+      ...resultsOf([work('first', 'old')]),
+      skipped: { second: 'too few descriptors', uws: 'not there' },
+    };
+    delete recorded.servers.uws;
+    const newer = { ...resultsOf([{ ...work('second', 'new'), date: '2026-02-03' }]), servers: {} };
+    const { date, skipped } = joined(recorded, newer, order);
+    assert.deepEqual([date, Object.keys(skipped)], ['2026-01-02 and 2026-02-03', ['uws']]);
   });
 });
 
