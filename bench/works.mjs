@@ -125,7 +125,7 @@ const ROWS = [
     figure: 'resident',
     contenders: SOCKET_SERVERS,
     goals: [goal(1024)],
-    sockets: 10_000,
+    sockets: 11_000,
   },
   {
     id: 'blocked',
@@ -169,7 +169,7 @@ const GROWTH = [
     'sockets',
     'resident memory per idle socket, by sockets',
     'resident',
-    [1000, 5000, 10_000, 15_000].map((x) => [x, ['idle', '--sockets', String(x)], x]),
+    [1000, 5000, 10_000, 15_000].map((x) => [x, ['idle', '--sockets', String(x)], x + 1000]),
   ),
   ...curve(
     'channels',
@@ -225,6 +225,7 @@ export function quick(work) {
     if (option === '--quiet-channels') return String(Math.ceil(Number(word) / 100));
     return word;
   });
+  if (load[0] === 'idle') load.push('--warm-up-sockets', '100');
   if (load[0] === 'burst') load.push('--bursts', '2', '--sleep', '100');
   return { ...work, load, sockets: work.sockets / 10 };
 }

@@ -142,6 +142,11 @@ pub(crate) struct Connect {
 pub(crate) struct Idle {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sockets: u32,
+
+    /// Sockets that are opened and used before the first measurement, so that code, its compilation, threads and first
+    /// buffers are not counted. They stay open: memory that they left behind would be taken again and not be seen
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) warm_up_sockets: u32,
     /// When all are open, print `{"open":…}` and hold them until a line, or the end, comes on standard input.
     #[arg(long)]
     pub(crate) hold: bool,

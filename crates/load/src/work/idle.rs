@@ -15,10 +15,6 @@ use crate::report::Report;
 use crate::stream::Item;
 use crate::websocket::{Template, WebSocket};
 
-/// Sockets that are opened, used and closed before the first measurement, so that code, threads and first buffers are
-/// not counted; few, for memory that they leave behind would be taken again and not be seen.
-const WARM_UP: usize = 100;
-
 /// Measurements that differ by less are the same.
 const STILL: u64 = 256 << 10;
 
@@ -32,11 +28,9 @@ pub(super) fn run(context: Context, options: Idle) -> Result<Report, String> {
 
     let mut control = context.pool()?;
     control.open(1, || context.client())?;
-    {
-        let mut warm = context.pool()?;
-        warm.open(WARM_UP, || context.client())?;
-        say_one_message(&mut warm, &template, &checker, &mut faults)?;
-    }
+    let mut warm = context.pool()?;
+    warm.open(options.warm_up_sockets as usize, || context.client())?;
+    say_one_message(&mut warm, &template, &checker, &mut faults)?;
     let before = settled(context, &mut control)?;
 
     let mut pool = context.pool()?;
