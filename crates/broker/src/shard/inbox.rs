@@ -170,6 +170,17 @@ impl Inbox {
         frame.append_to(&mut self.bytes);
     }
 
+    pub(super) fn push_answer(&mut self, id: RequestId, status: u16, headers: &[u8], body: &[u8]) {
+        self.push(Command::RespondCopied {
+            id,
+            status,
+            headers: headers.len() as u32,
+            length: (headers.len() + body.len()) as u32,
+        });
+        self.bytes.extend_from_slice(headers);
+        self.bytes.extend_from_slice(body);
+    }
+
     /// Everything has been taken out.
     pub(super) fn clear(&mut self) {
         self.commands.clear();

@@ -72,20 +72,12 @@ impl ShardHandle {
 
     /// Puts a command in the inbox and wakes the shard, unless the calling thread is corked.
     pub(crate) fn send(self: &Arc<Self>, command: Command) {
-        let mut inbox = self.inbox.lock();
-        inbox.push(command);
-        let waiting = inbox.calls;
-        drop(inbox);
-        cork::wake(self, waiting);
+        self.put(|inbox| inbox.push(command));
     }
 
     /// The same for a small frame, which needs no memory of its own this way. Room for it has been taken.
     pub(crate) fn send_copied(self: &Arc<Self>, entry: &SocketEntry, frame: &SmallFrame<'_>) {
-        let mut inbox = self.inbox.lock();
-        inbox.push_frame(entry, frame);
-        let waiting = inbox.calls;
-        drop(inbox);
-        cork::wake(self, waiting);
+        self.put(|inbox| inbox.push_frame(entry, frame));
     }
 
     /// The same for an answer to a request: headers packed as `name\nvalue\n…`, and the body.
@@ -96,16 +88,12 @@ impl ShardHandle {
         headers: &[u8],
         body: &[u8],
     ) {
-        let command = Command::RespondCopied {
-            id,
-            status,
-            headers: headers.len() as u32,
-            length: (headers.len() + body.len()) as u32,
-        };
+        self.put(|inbox| inbox.push_answer(id, status, headers, body));
+    }
+
+    fn put(self: &Arc<Self>, push: impl FnOnce(&mut Inbox)) {
         let mut inbox = self.inbox.lock();
-        inbox.push(command);
-        inbox.bytes.extend_from_slice(headers);
-        inbox.bytes.extend_from_slice(body);
+        push(&mut inbox);
         let waiting = inbox.calls;
         drop(inbox);
         cork::wake(self, waiting);

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::large::{INFLATED_AT_ONCE, PIECE};
 use super::routing::Routed;
 use super::socket::{Phase, Socket};
+use super::staging::Staging;
 use super::turn::{READ_BUFFER, Reason, Shard, find};
 use crate::codec::{
     Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Opcode, Postponed, Violation,
@@ -56,12 +57,13 @@ struct Outcome {
 }
 
 impl<'a> Intake<'a> {
-    /// Of `socket`; `token` is its token.
+    /// Of `socket`, with its token. Its messages go where `routed` gathers them if it has a native route.
     fn new(
         socket: &'a mut Socket,
         token: Option<&'a Bytes>,
-        batch: &'a mut Batch,
-        routed: Option<&'a mut Routed>,
+        is_routed: bool,
+        staging: &'a mut Staging,
+        routed: &'a mut Routed,
         runs: &'a mut Runs,
         clock: u64,
     ) -> (Self, &'a mut Decoder, &'a mut Contexts) {
@@ -69,8 +71,8 @@ impl<'a> Intake<'a> {
         let intake = Self {
             origin: socket.entry.origin(token),
             entry: &socket.entry,
-            batch,
-            routed,
+            batch: staging.batch_of(&socket.worker),
+            routed: is_routed.then_some(routed),
             outbox: &mut socket.outbox,
             runs,
             meter: socket.meter.as_deref_mut().filter(|_| is_open),
@@ -247,13 +249,12 @@ impl Shard {
         let drained = length < read_limit(socket, self.clock);
         let token = socket.entry.token();
         let route = socket.entry.route();
-        let routed = route.is_some().then_some(&mut self.routed);
-        let batch = self.staging.batch_of(&socket.worker);
         let (mut intake, decoder, contexts) = Intake::new(
             socket,
             token.as_ref(),
-            batch,
-            routed,
+            route.is_some(),
+            &mut self.staging,
+            &mut self.routed,
             &mut self.runs,
             self.clock,
         );
@@ -329,13 +330,12 @@ impl Shard {
         let max_message = socket.entry.listener.options.max_message_size;
         let token = socket.entry.token();
         let route = socket.entry.route();
-        let routed = route.is_some().then_some(&mut self.routed);
-        let batch = self.staging.batch_of(&socket.worker);
         let (mut intake, _, contexts) = Intake::new(
             socket,
             token.as_ref(),
-            batch,
-            routed,
+            route.is_some(),
+            &mut self.staging,
+            &mut self.routed,
             &mut self.runs,
             self.clock,
         );
