@@ -3,7 +3,7 @@
 import { checkChannelName, checkData, checkNames, checkObject, checkToken, invalid } from './arguments.cjs';
 import { TOKEN } from './handshake.cjs';
 import { type NativeData, native } from './native.cjs';
-import { checkDecidedRoute } from './route.cjs';
+import { checkDecidedRoute, TO_HANDLER } from './route.cjs';
 
 /** What a header value may not hold: control characters, and what latin1 cannot express. */
 const NO_HEADER_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
@@ -36,8 +36,7 @@ export function respondWithStatus(requestId: number, status: keyof typeof STATUS
  */
 export function decide(requestId: number, value: unknown): void {
   if (value === undefined || value === null || value === true) {
-    const { kind, channel } = checkDecidedRoute(undefined);
-    native.accept(requestId, undefined, [], undefined, '', kind, channel);
+    native.accept(requestId, undefined, [], undefined, '', TO_HANDLER.kind, TO_HANDLER.channel);
   } else if (value === false) {
     native.refuse(requestId, 403, TEXT_PLAIN, 'Forbidden\n');
   } else {

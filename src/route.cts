@@ -13,7 +13,8 @@ export interface NativeRoute {
   channel: NativeData;
 }
 
-const TO_HANDLER: NativeRoute = { kind: ROUTE.handler, channel: '' };
+/** The route of every socket for which nothing else is said. */
+export const TO_HANDLER: NativeRoute = { kind: ROUTE.handler, channel: '' };
 const ECHO: NativeRoute = { kind: ROUTE.echo, channel: '' };
 
 /**

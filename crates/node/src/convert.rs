@@ -212,12 +212,7 @@ pub(crate) fn optional_bytes(cx: &mut FunctionContext, index: usize) -> NeonResu
     if value.is_a::<JsUndefined, _>(cx) {
         return Ok(None);
     }
-    with_data(cx, value, |data| {
-        Some(match data {
-            Data::LongText(text) => Bytes::from(text).slice(HEADER_ROOM..),
-            data => Bytes::copy_from_slice(data.as_bytes()),
-        })
-    })
+    with_body(cx, index, |body| body.into_bytes()).map(Some)
 }
 
 pub(crate) fn text(cx: &mut FunctionContext, index: usize) -> NeonResult<String> {
@@ -237,7 +232,7 @@ pub(crate) fn response(cx: &mut FunctionContext, index: usize) -> NeonResult<Res
     Ok(Response {
         status: number(cx, index)? as u16,
         headers: headers(cx, index + 1)?,
-        body: optional_bytes(cx, index + 2)?.unwrap_or_default(),
+        body: with_body(cx, index + 2, |body| body.into_bytes())?,
     })
 }
 
