@@ -66,6 +66,7 @@ mod message;
 pub mod name;
 pub mod options;
 mod outbox;
+mod reactor;
 mod registry;
 mod route;
 mod shard;

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::Wake;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -35,8 +34,6 @@ pub(crate) struct SocketEntry {
     pub(crate) client: ClientAddress,
     /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox.
     buffered: AtomicUsize,
-    /// Already on its shard's list of ready sockets.
-    pub(crate) ready: AtomicBool,
     /// What of `shared` there is, [`HAS_TOKEN`] and [`HAS_ROUTE`]: what has neither takes no lock for its messages. Changed
     /// under the lock.
     has: AtomicU8,
@@ -79,7 +76,6 @@ impl SocketEntry {
             deflate: terms.deflate,
             client: terms.client,
             buffered: AtomicUsize::new(0),
-            ready: AtomicBool::new(false),
             has: AtomicU8::new(if token.is_some() { HAS_TOKEN } else { 0 }),
             shared: Mutex::new(Shared {
                 token,
@@ -211,19 +207,6 @@ impl SocketEntry {
     fn close(&self) -> Option<Vec<Arc<Channel>>> {
         let channels = self.shared.lock().channels.take()?;
         Some(channels.into_channels())
-    }
-}
-
-/// The entry is the waker of its socket: one allocation less per socket.
-impl Wake for SocketEntry {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.ready.swap(true, Ordering::AcqRel) {
-            self.home.socket_ready(self.key);
-        }
     }
 }
 

@@ -1,103 +1,207 @@
 //! The byte stream under a connection. TLS will be one more variant here.
 
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use mio::event::Source;
+use mio::net::TcpStream;
 #[cfg(unix)]
-use tokio::net::UnixStream;
+use mio::net::UnixStream;
+use mio::{Interest, Registry, Token};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connected stream, registered with the reactor of the shard that owns it.
-#[derive(Debug)]
-pub(crate) enum Transport {
+use crate::reactor::{Readiness, Sources, Watch, Watched};
+
+/// A connected stream, known to no reactor.
+pub(crate) enum Stream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
 }
 
-/// A connected stream on its way to the shard it was dealt to.
-pub(crate) enum Unregistered {
-    Tcp(std::net::TcpStream),
-    #[cfg(unix)]
-    Unix(std::os::unix::net::UnixStream),
-}
-
 macro_rules! of {
-    ($transport:expr, $stream:ident => $call:expr) => {
-        match $transport {
-            Transport::Tcp($stream) => $call,
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $call,
             #[cfg(unix)]
-            Transport::Unix($stream) => $call,
+            Stream::Unix($inner) => $call,
         }
     };
 }
 
-impl Transport {
-    /// Lets go of this shard's reactor, so that another shard can take the stream.
-    pub(crate) fn unregister(self) -> io::Result<Unregistered> {
-        Ok(match self {
-            Self::Tcp(stream) => Unregistered::Tcp(stream.into_std()?),
-            #[cfg(unix)]
-            Self::Unix(stream) => Unregistered::Unix(stream.into_std()?),
+impl Stream {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        again_if_interrupted(
+            || of!(self, stream => { let mut stream = stream; stream.read(buffer) }),
+        )
+    }
+
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        again_if_interrupted(|| {
+            of!(self, stream => {
+                let mut stream = stream;
+                match slices {
+                    [slice] => stream.write(slice),
+                    slices => stream.write_vectored(slices),
+                }
+            })
         })
+    }
+
+    fn shut(&self) -> io::Result<()> {
+        of!(self, stream => stream.shutdown(Shutdown::Write))
     }
 }
 
-impl Transport {
-    /// Ends the connection with a reset. What the kernel still held for a peer that does not read goes with it.
-    pub(crate) fn reset(self) {
-        if let Self::Tcp(stream) = &self {
-            let _ = stream.set_zero_linger(); // a peer that has gone already needs no reset
+fn again_if_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
 
-impl Transport {
+impl Source for Stream {
+    fn register(&mut self, registry: &Registry, token: Token, to: Interest) -> io::Result<()> {
+        of!(self, stream => stream.register(registry, token, to))
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, to: Interest) -> io::Result<()> {
+        of!(self, stream => stream.reregister(registry, token, to))
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        of!(self, stream => stream.deregister(registry))
+    }
+}
+
+/// The stream of an open socket, which its shard reads and writes when there is news of it.
+pub(crate) struct Wire {
+    stream: Stream,
+    /// Known to the reactor for as long as this lives.
+    _watch: Watch,
+    readiness: Readiness,
+}
+
+impl Wire {
+    /// The reactor has news.
+    pub(crate) fn add(&mut self, news: Readiness) {
+        self.readiness.add(news);
+    }
+
+    /// What is there to be read; `Pending` until there is news.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.readiness.readable {
+            return Poll::Pending;
+        }
+        let result = self.stream.read(buffer);
+        self.readiness.note_read(&result, buffer.len());
+        or_pending(result)
+    }
+
+    /// How much the system has taken; `Pending` until there is news.
+    pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if !self.readiness.writable {
+            return Poll::Pending;
+        }
+        let result = self.stream.write(slices);
+        self.readiness.note_write(&result);
+        or_pending(result)
+    }
+
+    /// Ends our side.
+    pub(crate) fn shut(&self) {
+        let _ = self.stream.shut(); // a peer that has gone already needs no end
+    }
+
     /// Whether the peer has ended its side in good order, as far as the reactor has been told. What it said before may
     /// still have to be read.
     pub(crate) fn has_been_ended(&self) -> bool {
-        let any = Interest::READABLE | Interest::ERROR;
-        let mut readiness = pin!(async { of!(self, stream => stream.ready(any).await) });
-        match readiness
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(Ok(ready)) => ready.is_read_closed() && !ready.is_error(),
-            Poll::Ready(Err(_)) | Poll::Pending => false,
+        self.readiness.ended && !self.readiness.broken
+    }
+}
+
+fn or_pending(result: io::Result<usize>) -> Poll<io::Result<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
+    }
+}
+
+/// The stream of a connection until it becomes a socket, for its task.
+pub(crate) struct Transport(Watched<Stream>);
+
+impl Transport {
+    /// To be called on the shard that `sources` are of.
+    pub(crate) fn new(stream: Stream, sources: &Arc<Sources>) -> io::Result<Self> {
+        Ok(Self(sources.watch(stream)?))
+    }
+
+    /// The stream of the socket at this place of the shard.
+    pub(crate) fn into_wire(self, key: u32) -> Wire {
+        let (stream, watch, readiness) = self.0.become_socket(key);
+        Wire {
+            stream,
+            _watch: watch,
+            readiness,
+        }
+    }
+
+    /// Ends the connection with a reset. What the kernel still held for a peer that does not read goes with it.
+    pub(crate) fn reset(self) {
+        if let Stream::Tcp(stream) = &self.0.source {
+            // A peer that has already gone needs no reset.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 
     /// Waits until the peer has ended its side, or the connection is broken, whatever is still to be read before that.
     pub(crate) async fn ended(&self) {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            // What tokio reports to those who wait for urgent data alone: that we do not ask the system for, and the
-            // end comes with it.
-            let _ = of!(self, stream => stream.ready(Interest::PRIORITY).await);
-        }
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        #[cfg(unix)]
+        std::future::poll_fn(|cx| self.0.poll_ended(cx)).await;
+        #[cfg(not(unix))]
         self.ended_by_looking().await;
     }
 
-    /// The same where the reactor tells of the end only somebody who also wants to be told of bytes: while there are
-    /// some, it is looked at every now and then.
-    #[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
+    /// The same where the system tells of the end only those who have read all that came before: it is looked at every now
+    /// and then.
+    #[cfg(any(test, not(unix)))]
     async fn ended_by_looking(&self) {
         loop {
-            let readiness = of!(self, stream => stream.ready(Interest::READABLE).await);
-            if !readiness.is_ok_and(|ready| !ready.is_read_closed()) {
+            let told = std::future::poll_fn(|cx| self.0.poll_ended(cx));
+            if tokio::time::timeout(LOOK, told).await.is_ok() {
                 return;
             }
-            // On Windows a reset is told to those who read, and what was read is only known to be gone once asked for.
-            if let Self::Tcp(stream) = self
-                && !matches!(stream.peek(&mut [0]).await, Ok(length) if length > 0)
-            {
-                return;
+            // A reset is told to those who read, and what was read is only known to be gone once asked for.
+            if let Stream::Tcp(stream) = &self.0.source {
+                match stream.peek(&mut [0]) {
+                    Ok(length) if length > 0 => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return,
+                }
             }
-            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn poll_write_pieces(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_writable(cx));
+            let result = self.0.source.write(slices);
+            self.0.note(|readiness| readiness.note_write(&result));
+            if let Poll::Ready(result) = or_pending(result) {
+                return Poll::Ready(result);
+            }
         }
     }
 }
@@ -107,81 +211,34 @@ impl Transport {
 const JOINED: usize = 2048;
 
 /// How soon an end is noticed at the latest where it has to be looked for.
-#[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
-const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+#[cfg(any(test, not(unix)))]
+const LOOK: Duration = Duration::from_secs(1);
 
-impl Unregistered {
-    pub(crate) fn register(self) -> io::Result<Transport> {
-        Ok(match self {
-            Self::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
-            #[cfg(unix)]
-            Self::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
-        })
-    }
+/// So much of a connection is read at once.
+const READ: usize = 64 * 1024;
+
+thread_local! {
+    /// What is read goes through here: buffers come without values, which would have to be written before each read.
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
 }
 
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        of!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        of!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        of!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        of!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        of!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
-
-/// For as long as somebody else waits for its [end](Transport::ended). It is never shut this way.
+/// Shared, for somebody else may wait for its [end](Transport::ended) meanwhile.
 impl AsyncRead for &Transport {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buffer.remaining();
-        of!(*self.get_mut(), stream => loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream.try_read_buf(buffer) {
-                Ok(length) => {
-                    if 0 < length && length < room {
-                        // Nothing is left to read, and to ask the system for it again would be to ask in vain. No news
-                        // can come between the two calls: it is this thread that fetches them.
-                        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                        let _ = stream.try_io(Interest::READABLE, nothing);
-                    }
-                    return Poll::Ready(Ok(()));
+        let watched = &self.0;
+        READ_BUFFER.with_borrow_mut(|space| {
+            let room = buffer.remaining().min(READ);
+            loop {
+                ready!(watched.poll_readable(cx));
+                let result = watched.source.read(&mut space[..room]);
+                watched.note(|readiness| readiness.note_read(&result, room));
+                if let Poll::Ready(result) = or_pending(result) {
+                    return Poll::Ready(result.map(|length| buffer.put_slice(&space[..length])));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
             }
         })
     }
@@ -193,35 +250,23 @@ impl AsyncWrite for &Transport {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        of!(*self.get_mut(), stream => loop {
-            ready!(stream.poll_write_ready(cx))?;
-            match stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        })
+        self.poll_write_pieces(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if slices.iter().map(|slice| slice.len()).sum::<usize>() <= JOINED {
-            let mut space = [const { MaybeUninit::uninit() }; JOINED];
-            let mut joined = ReadBuf::uninit(&mut space);
-            for slice in slices {
-                joined.put_slice(slice);
-            }
-            return self.poll_write(cx, joined.filled());
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() > JOINED {
+            return self.poll_write_pieces(cx, slices);
         }
-        of!(*self.get_mut(), stream => loop {
-            ready!(stream.poll_write_ready(cx))?;
-            match stream.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        })
+        let mut space = [const { MaybeUninit::uninit() }; JOINED];
+        let mut joined = ReadBuf::uninit(&mut space);
+        for slice in slices {
+            joined.put_slice(slice);
+        }
+        self.poll_write(cx, joined.filled())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -232,8 +277,9 @@ impl AsyncWrite for &Transport {
         Poll::Ready(Ok(()))
     }
 
+    /// Ends our side, which is one system call and never waits.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.0.source.shut())
     }
 }
 
@@ -241,22 +287,35 @@ impl AsyncWrite for &Transport {
 mod tests {
     use std::future::poll_fn;
     use std::io::Write;
-    use std::time::Duration;
+    use std::pin::pin;
 
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::reactor::Reactor;
+
+    /// What comes of a future with a reactor beside it.
+    async fn beside<T>(reactor: &mut Reactor, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            reactor.look(cx, &mut Vec::new());
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
 
     /// Both ends of a connection, ours first; five bytes have come.
-    async fn pair() -> (Transport, std::net::TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    async fn pair(reactor: &mut Reactor) -> (Transport, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let mut peer = std::net::TcpStream::connect(address).expect("it listens");
         peer.write_all(b"hello").expect("sent");
-        let (stream, _) = listener.accept().await.expect("a connection");
-        stream.readable().await.expect("something has come");
-        (Transport::Tcp(stream), peer)
+        let (stream, _) = listener.accept().expect("a connection");
+        stream.set_nonblocking(true).expect("an option");
+        let stream = Stream::Tcp(TcpStream::from_std(stream));
+        let transport = Transport::new(stream, reactor.sources()).expect("a slot");
+        beside(reactor, poll_fn(|cx| transport.0.poll_readable(cx))).await;
+        (transport, peer)
     }
 
     async fn is_pending(future: Pin<&mut impl Future<Output = ()>>) -> bool {
@@ -268,7 +327,8 @@ mod tests {
     async fn an_end_is_noticed_behind_bytes_that_nobody_reads() {
         for resets in [false, true] {
             for looking in [false, true] {
-                let (transport, peer) = pair().await;
+                let mut reactor = Reactor::new().expect("a descriptor");
+                let (transport, peer) = pair(&mut reactor).await;
                 let mut told = pin!(transport.ended());
                 let mut looked = pin!(transport.ended_by_looking());
                 assert!(is_pending(told.as_mut()).await);
@@ -278,21 +338,55 @@ mod tests {
                     let socket = socket2::SockRef::from(&peer);
                     socket.set_linger(linger).expect("an option");
                 }
-                assert!(!transport.has_been_ended());
                 drop(peer);
                 if looking {
-                    looked.await
+                    beside(&mut reactor, looked).await;
                 } else {
-                    told.await
+                    beside(&mut reactor, told).await;
                 }
-                assert_eq!(transport.has_been_ended(), !resets);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_knows_whether_its_peer_has_ended_in_good_order() {
+        for resets in [false, true] {
+            let mut reactor = Reactor::new().expect("a descriptor");
+            let (transport, peer) = pair(&mut reactor).await;
+            let mut wire = transport.into_wire(7);
+            assert!(!wire.has_been_ended());
+            if resets {
+                let socket = socket2::SockRef::from(&peer);
+                socket.set_linger(Some(Duration::ZERO)).expect("an option");
+            }
+            drop(peer);
+            poll_fn(|cx| {
+                let mut news = Vec::new();
+                reactor.look(cx, &mut news);
+                for (key, readiness) in news {
+                    assert_eq!(key, 7);
+                    wire.add(readiness);
+                }
+                if wire.readiness.ended {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            assert_eq!(wire.has_been_ended(), !resets);
+            let mut piece = [0; 16];
+            if !resets {
+                assert!(matches!(wire.read(&mut piece), Poll::Ready(Ok(5))));
+                assert!(matches!(wire.read(&mut piece), Poll::Ready(Ok(0))));
             }
         }
     }
 
     #[tokio::test]
     async fn what_is_read_while_somebody_waits_for_the_end_is_whole() {
-        let (transport, mut peer) = pair().await;
+        let mut reactor = Reactor::new().expect("a descriptor");
+        let (transport, mut peer) = pair(&mut reactor).await;
         let mut ended = pin!(transport.ended());
         let mut stream = &transport;
         for _ in 0..100 {
@@ -301,15 +395,19 @@ mod tests {
             // The last of these leaves room, or is asked for when there is nothing more.
             while read.len() < 5 {
                 let mut piece = [0; 3];
-                let length = stream.read(&mut piece).await.expect("bytes");
+                let length = beside(&mut reactor, stream.read(&mut piece))
+                    .await
+                    .expect("bytes");
                 read.extend_from_slice(&piece[..length]);
             }
             assert_eq!(read, b"hello");
             let mut piece = [0; 3];
-            let mut next = pin!(stream.read(&mut piece));
-            assert!(poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx).is_pending())).await);
-            peer.write_all(b"x").expect("sent");
-            assert_eq!(next.await.expect("a byte"), 1);
+            {
+                let mut next = pin!(stream.read(&mut piece));
+                assert!(poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx).is_pending())).await);
+                peer.write_all(b"x").expect("sent");
+                assert_eq!(beside(&mut reactor, next).await.expect("a byte"), 1);
+            }
             peer.write_all(b"hello").expect("sent");
         }
     }

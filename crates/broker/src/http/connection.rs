@@ -86,14 +86,14 @@ enum End {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(
-    mut transport: Transport,
+    transport: Transport,
     peer: ClientAddress,
     shard: Arc<ShardHandle>,
     admission: Admission,
 ) {
     let listener = Arc::clone(admission.listener());
     let (peer, admission) = if listener.options.proxy_protocol.is_on() {
-        let Some(client) = proxy_header(&mut transport, peer, &listener).await else {
+        let Some(client) = proxy_header(&mut &transport, peer, &listener).await else {
             return;
         };
         let Some(admission) = admission.of_client(client) else {
@@ -220,7 +220,7 @@ where
 }
 
 /// Ends a connection that has not become a WebSocket, and takes down why.
-async fn part(connection: &Connection, end: End, mut transport: Transport) {
+async fn part(connection: &Connection, end: End, transport: Transport) {
     let counters = &connection.shard.counters;
     let (listener, peer) = (&connection.listener, connection.peer);
     let cut_short = match end {
@@ -237,7 +237,7 @@ async fn part(connection: &Connection, end: End, mut transport: Transport) {
             counters.slow_requests.add(1);
             tracing::debug!(%peer, "the head of a request came too slowly");
             // Nothing else waits to be written, so it fits; where it does not, nobody reads it.
-            let _ = at_once(transport.write(HEAD_TOO_SLOW)).await;
+            let _ = at_once((&transport).write(HEAD_TOO_SLOW)).await;
             true
         }
         End::Overdue(Overdue::Unread) => {
@@ -268,7 +268,8 @@ async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 /// Ends our side. A peer that may still be sending is read, within bounds, until it ends its own.
-async fn linger(mut transport: Transport, cut_short: bool) {
+async fn linger(transport: Transport, cut_short: bool) {
+    let mut transport = &transport;
     if transport.shutdown().await.is_err() {
         return;
     }

@@ -1,13 +1,15 @@
 //! Accepting connections, on one shard for all.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use mio::net::TcpListener;
 #[cfg(unix)]
-use tokio::net::UnixListener;
+use mio::net::UnixListener;
 
 use super::bind::Bound;
 #[cfg(unix)]
@@ -16,9 +18,10 @@ use super::{Admission, ListenerGuard, ListenerShared, StopPhase};
 use crate::broker::Core;
 use crate::client::ClientAddress;
 use crate::http::connection::serve;
+use crate::reactor::{Sources, Watched};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Command;
-use crate::transport::Transport;
+use crate::transport::{Stream, Transport};
 
 /// After an accept that failed for want of descriptors or memory: trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -27,18 +30,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// so each client is looked at every 6.4 s, and no look takes longer than one part.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Accepts until the stop, dealing connections to the shards in turn; this runs `here`. `guard` goes last: when the stop is
-/// done the address is free, and a socket file gone.
+/// Accepts until the stop, dealing connections to the shards in turn; this runs `here`, where `sources` are watched.
+/// `guard` goes last: when the stop is done the address is free, and a socket file gone.
 pub(crate) async fn accept(
     bound: Bound,
     guard: ListenerGuard,
     core: Arc<Core>,
     here: Arc<ShardHandle>,
+    sources: Arc<Sources>,
 ) {
     let mut phase = guard.listener().phase();
     // Declared behind the guard, which is a parameter, and so dropped before it.
-    let mut source = match Source::register(bound) {
-        Ok(source) => source,
+    let listening = match Listening::new(bound, &sources) {
+        Ok(listening) => listening,
         Err(error) => {
             tracing::error!(%error, "a listener could not be registered");
             return;
@@ -51,7 +55,7 @@ pub(crate) async fn accept(
             biased;
             _ = phase.wait_for(|phase| *phase != StopPhase::Serving) => break,
             () = &mut forgetting => continue,
-            accepted = source.accept() => accepted,
+            accepted = listening.accept() => accepted,
         };
         let dealt = accepted.and_then(|(stream, peer)| {
             let Some(admission) = Admission::of(guard.listener(), peer) else {
@@ -60,7 +64,17 @@ pub(crate) async fn accept(
             let shards = core.shards();
             let shard = &shards[turn % shards.len()];
             turn += 1;
-            deal(stream, peer, admission, shard, &here)
+            if Arc::ptr_eq(shard, &here) {
+                let transport = Transport::new(stream, &sources)?;
+                tokio::spawn(serve(transport, peer, Arc::clone(&here), admission));
+            } else {
+                shard.send(Command::Connect {
+                    stream,
+                    peer,
+                    admission,
+                });
+            }
+            Ok(())
         });
         match dealt {
             Ok(()) => {}
@@ -71,26 +85,6 @@ pub(crate) async fn accept(
             }
         }
     }
-}
-
-/// Has `shard` serve the connection. One that stays `here` stays known to the reactor.
-fn deal(
-    transport: Transport,
-    peer: ClientAddress,
-    admission: Admission,
-    shard: &Arc<ShardHandle>,
-    here: &Arc<ShardHandle>,
-) -> io::Result<()> {
-    if Arc::ptr_eq(shard, here) {
-        tokio::spawn(serve(transport, peer, Arc::clone(here), admission));
-    } else {
-        shard.send(Command::Connect {
-            stream: transport.unregister()?,
-            peer,
-            admission,
-        });
-    }
-    Ok(())
 }
 
 /// Runs for ever beside the accepting.
@@ -115,33 +109,33 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// A listening socket in a shard's reactor.
-enum Source {
-    Tcp(TcpListener),
+/// A listening socket that a shard watches.
+enum Listening {
+    Tcp(Watched<TcpListener>),
     #[cfg(unix)]
     Unix {
-        listener: UnixListener,
-        /// Goes with the listener.
+        listener: Watched<UnixListener>,
+        /// Goes behind the listener.
         _file: SocketFile,
     },
 }
 
-impl Source {
-    fn register(bound: Bound) -> io::Result<Self> {
+impl Listening {
+    fn new(bound: Bound, sources: &Arc<Sources>) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Tcp(listener) => Self::Tcp(sources.watch(TcpListener::from_std(listener))?),
             #[cfg(unix)]
             Bound::Unix(listener, file) => Self::Unix {
-                listener: UnixListener::from_std(listener)?,
+                listener: sources.watch(UnixListener::from_std(listener))?,
                 _file: file,
             },
         })
     }
 
-    async fn accept(&mut self) -> io::Result<(Transport, ClientAddress)> {
+    async fn accept(&self) -> io::Result<(Stream, ClientAddress)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
+                let (stream, peer) = accepted(listener, TcpListener::accept).await?;
                 // On Linux it has this from its listener. Some systems refuse it to a peer that has left already; that
                 // is found by the first read.
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -151,13 +145,31 @@ impl Source {
                     stream.nodelay().unwrap_or(true),
                     "it has this from its listener"
                 );
-                Ok((Transport::Tcp(stream), peer.ip().into()))
+                Ok((Stream::Tcp(stream), peer.ip().into()))
             }
             #[cfg(unix)]
             Self::Unix { listener, .. } => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Transport::Unix(stream), ClientAddress::UNIX))
+                let (stream, _) = accepted(listener, UnixListener::accept).await?;
+                Ok((Stream::Unix(stream), ClientAddress::UNIX))
             }
         }
     }
+}
+
+async fn accepted<L, T>(
+    listener: &Watched<L>,
+    accept: impl Fn(&L) -> io::Result<T>,
+) -> io::Result<T> {
+    poll_fn(|cx| {
+        loop {
+            ready!(listener.poll_readable(cx));
+            match accept(&listener.source) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listener.note(|readiness| readiness.readable = false);
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    })
+    .await
 }

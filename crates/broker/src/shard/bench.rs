@@ -1,4 +1,4 @@
-//! What the benchmarks in `benches/` run of a shard: its turns by hand, without a thread, a reactor or the kernel, so that
+//! What the benchmarks in `benches/` run of a shard: its turns by hand, without a thread, news or the kernel, so that
 //! what is measured is the engine's own work. No part of the API.
 
 use std::io::IoSlice;
@@ -19,6 +19,7 @@ use crate::message::OutboundMessage;
 use crate::name::ChannelName;
 use crate::options::ListenOptions;
 use crate::outbox::MAX_SLICES;
+use crate::reactor::Reactor;
 use crate::registry::SocketEntry;
 
 /// So much a shard reads from a socket at once.
@@ -30,7 +31,7 @@ struct Bench {
     listener: Arc<ListenerShared>,
     shard: Shard,
     worker: Worker,
-    /// The shard's timer is one of its own.
+    /// The shard's timer and reactor belong to it.
     _runtime: Runtime,
 }
 
@@ -42,11 +43,12 @@ impl Bench {
         let handle = ShardHandle::new(0);
         broker.core().use_shards(vec![Arc::clone(&handle)]);
         let runtime = runtime::Builder::new_current_thread()
-            .enable_time()
+            .enable_all()
             .build()
-            .expect("a runtime without a reactor takes nothing of the system");
+            .expect("a descriptor");
         let entered = runtime.enter();
-        let shard = Shard::new(handle, Arc::clone(broker.core()));
+        let reactor = Reactor::new().expect("a descriptor");
+        let shard = Shard::new(handle, Arc::clone(broker.core()), reactor);
         drop(entered);
         let options = ListenOptions::new("127.0.0.1:0".parse().expect("an address"));
         Self {

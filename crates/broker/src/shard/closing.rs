@@ -2,11 +2,7 @@
 //!
 //! Whatever the way, a socket leaves the registries once, its close event is staged once, and its place is freed.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
-
-use tokio::io::AsyncWrite;
 
 use super::inbox::{CloseBy, Report};
 use super::socket::{Failure, Phase};
@@ -178,11 +174,9 @@ impl Shard {
             return self.free(key);
         }
         if !std::mem::replace(shut, true)
-            && let Some(transport) = &mut socket.transport
+            && let Some(wire) = &socket.wire
         {
-            let waker = Waker::from(Arc::clone(&socket.entry));
-            // Shutting a plain stream is one system call and never waits.
-            let _ = Pin::new(transport).poll_shutdown(&mut Context::from_waker(&waker));
+            wire.shut();
         }
     }
 

@@ -20,7 +20,7 @@ use crate::listener::{
 };
 use crate::message::SmallFrame;
 use crate::registry::SocketEntry;
-use crate::transport::{Transport, Unregistered};
+use crate::transport::{Stream, Transport};
 
 /// One thing to do, in the order it was asked for.
 pub(crate) enum Command {
@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Listen { bound: Bound, guard: ListenerGuard },
     /// Serve this connection.
     Connect {
-        stream: Unregistered,
+        stream: Stream,
         peer: ClientAddress,
         admission: Admission,
     },

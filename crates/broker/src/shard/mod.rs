@@ -14,6 +14,7 @@ use crate::broker::Core;
 use crate::error::StartError;
 use crate::id::RequestId;
 use crate::message::SmallFrame;
+use crate::reactor::Reactor;
 use crate::registry::SocketEntry;
 use crate::stats::ShardCounters;
 
@@ -48,8 +49,6 @@ pub(crate) struct ShardHandle {
     pub(crate) counters: ShardCounters,
     /// Commands in the order of the calls. Held for one push, or one swap.
     inbox: Mutex<Inbox>,
-    /// Keys of sockets the reactor found ready. Held for one push, or one swap.
-    ready: Mutex<Vec<u32>>,
     /// A wake-up is under way that the shard has not answered yet.
     woken: AtomicBool,
     /// The shard's task, from its first turn on.
@@ -63,7 +62,6 @@ impl ShardHandle {
             index,
             counters: ShardCounters::default(),
             inbox: Mutex::default(),
-            ready: Mutex::default(),
             woken: AtomicBool::new(false),
             waker: OnceLock::new(),
             requests: AtomicU64::new(0),
@@ -103,12 +101,6 @@ impl ShardHandle {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn take_commands(&self) -> Vec<Command> {
         std::mem::take(&mut *self.inbox.lock()).commands
-    }
-
-    /// Called by the reactor, on the shard's own thread.
-    pub(crate) fn socket_ready(&self, key: u32) {
-        self.ready.lock().push(key);
-        self.wake();
     }
 
     pub(crate) fn next_request_id(&self) -> RequestId {
@@ -152,6 +144,9 @@ pub(crate) fn start(count: usize, core: &Arc<Core>) -> Result<Vec<Arc<ShardHandl
             .event_interval(TASKS_PER_POLL)
             .build()
             .map_err(io_error)?;
+        let entered = runtime.enter();
+        let reactor = Reactor::new().map_err(io_error)?;
+        drop(entered);
         let handle = Arc::clone(handle);
         let core = Arc::clone(core);
         thread::Builder::new()
@@ -160,7 +155,7 @@ pub(crate) fn start(count: usize, core: &Arc<Core>) -> Result<Vec<Arc<ShardHandl
                 runtime.block_on(async {
                     // A task of its own: woken on this thread it is only queued, without a system call. And without
                     // tokio's budget, which would end a turn after 128 reads.
-                    let shard = tokio::task::unconstrained(Shard::new(handle, core).run());
+                    let shard = tokio::task::unconstrained(Shard::new(handle, core, reactor).run());
                     if tokio::spawn(shard).await.is_err() {
                         // Its sockets are gone and every stop would wait for ever: better that somebody restarts us.
                         tracing::error!("an I/O thread panicked");

@@ -105,7 +105,7 @@ impl Shard {
         let Some(socket) = find(&mut self.sockets, &entry) else {
             return;
         };
-        socket.transport = Some(transport);
+        socket.wire = Some(transport.into_wire(key));
         socket.guard = Some(guard);
         socket.heard = self.now;
         let request = socket.request.take().unwrap_or_default();

@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, ReadBuf};
 
 use super::large::{INFLATED_AT_ONCE, PIECE};
 use super::routing::Routed;
@@ -170,7 +168,7 @@ impl Shard {
             }
             let socket = &mut self.sockets[key as usize];
             let limit = read_limit(socket, self.clock);
-            let Some(transport) = &mut socket.transport else {
+            let Some(wire) = &mut socket.wire else {
                 return;
             };
             if let Some(length) = take_early(&mut self.early, key, &mut self.read_buffer[..limit]) {
@@ -179,23 +177,16 @@ impl Shard {
                 self.revisit(key);
                 return;
             }
-            let waker = Waker::from(Arc::clone(&socket.entry));
-            let mut buffer = ReadBuf::new(&mut self.read_buffer[..limit]);
-            let mut cx = Context::from_waker(&waker);
-            match Pin::new(transport).poll_read(&mut cx, &mut buffer) {
+            let length = match wire.read(&mut self.read_buffer[..limit]) {
                 Poll::Pending => return,
+                Poll::Ready(Ok(0)) => return self.ended_by_peer(key),
+                Poll::Ready(Ok(length)) => length,
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(socket = %socket.entry.id, %error, "a socket broke");
                     return self.lost(key);
                 }
-                Poll::Ready(Ok(())) => {}
-            }
-            let length = buffer.filled().len();
-            let more = buffer.remaining() == 0;
-            if length == 0 {
-                return self.ended_by_peer(key);
-            }
-            if more {
+            };
+            if length == limit {
                 let began = Instant::now();
                 self.received(key, length);
                 self.staging.hand_over_large(self.handle.index);
@@ -207,7 +198,7 @@ impl Shard {
             }
             self.received(key, length);
             self.staging.hand_over_large(self.handle.index);
-            // Once more: nothing is left to read, and this asks the reactor for the next wake-up.
+            // Once more: usually nothing is left to read, which is known by now, or only the end.
         }
     }
 

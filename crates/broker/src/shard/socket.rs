@@ -10,14 +10,14 @@ use crate::limits::socket::{Exceeded, Meter};
 use crate::listener::ConnectionGuard;
 use crate::outbox::Outbox;
 use crate::registry::SocketEntry;
-use crate::transport::Transport;
+use crate::transport::Wire;
 
 /// Everything a connection holds while it is silent; its size is most of what an idle socket costs.
 pub(super) struct Socket {
     pub(super) entry: Arc<SocketEntry>,
     /// `None` until the 101 is out.
-    pub(super) transport: Option<Transport>,
-    /// Keeps the listener's stop waiting; comes with the transport.
+    pub(super) wire: Option<Wire>,
+    /// Keeps the listener's stop waiting; comes with the wire.
     pub(super) guard: Option<ConnectionGuard>,
     /// Who gets its events.
     pub(super) worker: Arc<WorkerQueue>,
@@ -108,7 +108,7 @@ impl Socket {
         let meter = Meter::new(&entry.listener.options.limits.socket);
         Self {
             entry,
-            transport: None,
+            wire: None,
             guard: None,
             worker,
             decoder: Decoder::new(),
@@ -151,8 +151,8 @@ impl Socket {
     /// with the next one that would be lost. A handler that hangs waits for nobody's words: what keeps such a socket from
     /// being read may never end, and the socket of a peer that has gone should.
     pub(super) fn has_last_words(&self) -> bool {
-        let transport = self.transport.as_ref().filter(|_| !self.held);
-        transport.is_some_and(Transport::has_been_ended)
+        let wire = self.wire.as_ref().filter(|_| !self.held);
+        wire.is_some_and(Wire::has_been_ended)
     }
 
     /// The open event has gone and the close event has not.
@@ -166,8 +166,8 @@ impl Socket {
 mod tests {
     use super::*;
 
-    /// What tokio adds per stream is 256 bytes; with the registry's slot and the allocator's share that leaves an idle
-    /// socket well below a KiB. Whoever makes these grow should know it.
+    /// With the slots of the registry and the reactor and the allocator's share that leaves an idle socket well below a
+    /// KiB. Whoever makes these grow should know it.
     #[test]
     fn an_idle_socket_stays_small() {
         assert!(size_of::<Socket>() <= 192, "{}", size_of::<Socket>());

@@ -89,7 +89,7 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(key as usize) else {
             return;
         };
-        if socket.transport.is_none() {
+        if socket.wire.is_none() {
             return; // its request has a deadline of its own
         }
         let options = &socket.entry.listener.options;

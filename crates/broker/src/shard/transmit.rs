@@ -1,12 +1,10 @@
 //! The way out: frames into outboxes, outboxes into the kernel.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io::IoSlice;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use bytes::Bytes;
-use tokio::io::AsyncWrite;
 
 use super::socket::{Phase, Socket};
 use super::turn::{Shard, find};
@@ -14,7 +12,6 @@ use crate::broker::Publication;
 use crate::codec::{Contexts, PerMessageDeflate, close};
 use crate::outbox::MAX_SLICES;
 use crate::registry::SocketEntry;
-use crate::transport::Transport;
 
 impl Shard {
     /// Puts a frame in one outbox; room for it was taken by the caller.
@@ -80,19 +77,13 @@ impl Shard {
 
     fn write(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
-        let Some(transport) = &mut socket.transport else {
+        let Some(wire) = &mut socket.wire else {
             return; // its outbox waits for the 101
         };
         while !socket.outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = socket.outbox.slices(&mut slices);
-            // Nearly every socket takes what there is for it, and then nobody has to be woken.
-            let mut result = poll_write(transport, Waker::noop(), &slices[..count]);
-            if result.is_pending() {
-                let waker = Waker::from(Arc::clone(&socket.entry));
-                result = poll_write(transport, &waker, &slices[..count]);
-            }
-            match result {
+            match wire.write(&slices[..count]) {
                 // The kernel takes no more; the reactor says when it does.
                 Poll::Pending => return,
                 Poll::Ready(Ok(written)) => {
@@ -126,18 +117,6 @@ impl Shard {
         if matches!(socket.phase, Phase::Finishing { .. }) {
             self.end_stream(key);
         }
-    }
-}
-
-fn poll_write(
-    transport: &mut Transport,
-    waker: &Waker,
-    slices: &[IoSlice<'_>],
-) -> Poll<io::Result<usize>> {
-    let mut cx = Context::from_waker(waker);
-    match slices {
-        [slice] => Pin::new(transport).poll_write(&mut cx, slice),
-        slices => Pin::new(transport).poll_write_vectored(&mut cx, slices),
     }
 }
 

@@ -28,7 +28,9 @@ use crate::http::response::Response;
 use crate::id::RequestId;
 use crate::listener::{self, Admission};
 use crate::outbox::Runs;
+use crate::reactor::{Reactor, Readiness};
 use crate::registry::IdMap;
+use crate::transport::Transport;
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
 /// with default kernel settings, and fits the second-level cache beside the rest.
@@ -61,6 +63,9 @@ pub(super) struct Shard {
     pub(super) staging: Staging,
     /// Sockets with something to write.
     pub(super) dirty: Vec<u32>,
+    reactor: Reactor,
+    /// Sockets of which the reactor has news, and what.
+    news: Vec<(u32, Readiness)>,
     /// Sockets to visit in the next turn although the reactor has nothing new: they had more than one buffer.
     again: VecDeque<u32>,
     /// Sockets that are not read because their worker is full, by worker.
@@ -82,7 +87,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(handle: Arc<ShardHandle>, core: Arc<Core>) -> Self {
+    pub(super) fn new(handle: Arc<ShardHandle>, core: Arc<Core>, reactor: Reactor) -> Self {
         Self {
             handle,
             core,
@@ -97,6 +102,8 @@ impl Shard {
             routed: Routed::default(),
             staging: Staging::default(),
             dirty: Vec::new(),
+            reactor,
+            news: Vec::new(),
             again: VecDeque::new(),
             parked: HashMap::new(),
             unparked: VecDeque::new(),
@@ -123,7 +130,7 @@ impl Shard {
         self.resume_paused();
         // What sockets relay to other shards wakes each of these once.
         cork::cork();
-        self.visit_ready();
+        self.visit_ready(cx);
         let is_inflating = self.inflate_large();
         cork::uncork();
         let next_sweep = self.sweep_if_due();
@@ -163,13 +170,14 @@ impl Shard {
         match command {
             Command::Listen { bound, guard } => {
                 let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
-                tokio::spawn(listener::accept(bound, guard, core, here));
+                let sources = Arc::clone(self.reactor.sources());
+                tokio::spawn(listener::accept(bound, guard, core, here, sources));
             }
             Command::Connect {
                 stream,
                 peer,
                 admission,
-            } => match stream.register() {
+            } => match Transport::new(stream, self.reactor.sources()) {
                 Ok(transport) => {
                     let handle = Arc::clone(&self.handle);
                     tokio::spawn(connection::serve(transport, peer, handle, admission));
@@ -253,21 +261,22 @@ impl Shard {
 
     /// First the sockets that have waited for their worker, then those of which the reactor has news, then, for a while,
     /// those that had more than one read.
-    fn visit_ready(&mut self) {
+    fn visit_ready(&mut self, cx: &mut Context<'_>) {
         for _ in 0..self.unparked.len() {
             if let Some(key) = self.unparked.pop_front() {
                 self.visit(key, Reason::News);
             }
         }
-        let mut ready = std::mem::take(&mut *self.handle.ready.lock());
-        for key in ready.drain(..) {
-            self.visit(key, Reason::News);
+        let mut news = std::mem::take(&mut self.news);
+        self.reactor.look(cx, &mut news);
+        for (key, readiness) in news.drain(..) {
+            let socket = self.sockets.get_mut(key as usize);
+            if let Some(wire) = socket.and_then(|socket| socket.wire.as_mut()) {
+                wire.add(readiness);
+                self.visit(key, Reason::News);
+            }
         }
-        let mut shared = self.handle.ready.lock();
-        if shared.is_empty() {
-            *shared = ready; // it keeps its memory for the next turn
-        }
-        drop(shared);
+        self.news = news; // it keeps its memory for the next turn
         if self.again.is_empty() {
             return;
         }
@@ -300,10 +309,6 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(key as usize) else {
             return;
         };
-        let entry = Arc::clone(&socket.entry);
-        entry
-            .ready
-            .store(false, std::sync::atomic::Ordering::Release);
         let has_turn_coming = socket.revisited;
         if !socket.outbox.is_empty() {
             self.mark_dirty(key);

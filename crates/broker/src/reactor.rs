@@ -1,0 +1,299 @@
+//! What a shard watches, and what there is news of.
+//!
+//! An open socket needs nobody woken when there is news of it, for its shard visits it: all that has to be known is its
+//! place. tokio's reactor would keep some 400 bytes for it, which is a third of an idle socket. So a shard has a reactor
+//! of its own, and tokio's watches that one. What a task waits for is watched the same way, with what it takes to wake it.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use mio::event::{Event, Source};
+use mio::{Interest, Registry, Token};
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::task::coop;
+
+#[cfg(unix)]
+mod nested;
+#[cfg(test)]
+mod tests;
+#[cfg(any(test, not(unix)))]
+mod threaded;
+
+#[cfg(unix)]
+pub(crate) use nested::Reactor;
+#[cfg(not(unix))]
+pub(crate) use threaded::Reactor;
+
+/// The system keeps a slot and its generation for us, in one word.
+const _: () = assert!(usize::BITS >= 64);
+
+/// How much news is fetched at once.
+const EVENTS: usize = 256;
+
+/// Whether a read that leaves room has taken all there was, and the system tells of what comes later. Windows tells only
+/// those who have found nothing.
+const SHORT_READ_TAKES_ALL: bool = cfg!(not(windows));
+
+/// What may be done with a source without waiting, as far as is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Readiness {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The other end says nothing more. What it has said may still have to be read.
+    pub(crate) ended: bool,
+    pub(crate) broken: bool,
+}
+
+impl Readiness {
+    /// Of a source that has just come. What can be read is told; to write may be tried.
+    const NEW: Self = Self {
+        readable: false,
+        writable: true,
+        ended: false,
+        broken: false,
+    };
+
+    fn told_by(event: &Event) -> Self {
+        let broken = event.is_error();
+        let ended = event.is_read_closed();
+        Self {
+            readable: event.is_readable() || ended || broken,
+            writable: event.is_writable() || event.is_write_closed() || broken,
+            ended,
+            broken,
+        }
+    }
+
+    /// There is news.
+    pub(crate) fn add(&mut self, news: Self) {
+        self.readable |= news.readable;
+        self.writable |= news.writable;
+        self.ended |= news.ended;
+        self.broken |= news.broken;
+    }
+
+    /// What came of a read into `room` bytes.
+    pub(crate) fn note_read(&mut self, result: &io::Result<usize>, room: usize) {
+        let took_all = match result {
+            // The end itself comes with one more read.
+            Ok(length) => *length < room && SHORT_READ_TAKES_ALL && !self.ended,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        self.readable &= !took_all;
+    }
+
+    /// What came of a write.
+    pub(crate) fn note_write(&mut self, result: &io::Result<usize>) {
+        if matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            self.writable = false;
+        }
+    }
+}
+
+/// Everything that one shard watches.
+pub(crate) struct Sources {
+    registry: Registry,
+    /// Held for one look, and never while a waker is called.
+    targets: Mutex<Targets>,
+}
+
+#[derive(Default)]
+struct Targets {
+    slots: Slab<Slot>,
+    /// How many there have been, modulo 2^32.
+    last: u32,
+}
+
+struct Slot {
+    /// News of a source that had this slot before is for nobody.
+    generation: u32,
+    target: Target,
+}
+
+/// Who hears of a source.
+#[derive(Clone)]
+enum Target {
+    Task(Arc<Mutex<Waiting>>),
+    /// The socket at this place of the shard.
+    Socket(u32),
+}
+
+/// A source that tasks wait for.
+struct Waiting {
+    readiness: Readiness,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Waits for the end alone.
+    looker: Option<Waker>,
+}
+
+impl Sources {
+    fn new(poll: &mio::Poll) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            registry: poll.registry().try_clone()?,
+            targets: Mutex::default(),
+        }))
+    }
+
+    /// Watches a source for a task of the shard.
+    pub(crate) fn watch<S: Source>(self: &Arc<Self>, mut source: S) -> io::Result<Watched<S>> {
+        let waiting = Arc::new(Mutex::new(Waiting {
+            readiness: Readiness::NEW,
+            reader: None,
+            writer: None,
+            looker: None,
+        }));
+        let mut targets = self.targets.lock();
+        targets.last = targets.last.wrapping_add(1);
+        let generation = targets.last;
+        let slot = targets.slots.insert(Slot {
+            generation,
+            target: Target::Task(Arc::clone(&waiting)),
+        });
+        drop(targets);
+        let watch = Watch {
+            sources: Arc::clone(self),
+            slot: u32::try_from(slot).expect("fewer file descriptors than 2^32"),
+        };
+        let token = Token(slot | (generation as usize) << 32);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut source, token, both)?;
+        Ok(Watched {
+            source,
+            watch,
+            waiting,
+        })
+    }
+
+    /// Tells who waits, or if it is a socket its place.
+    fn tell(&self, event: &Event) -> Option<(u32, Readiness)> {
+        let news = Readiness::told_by(event);
+        let Token(token) = event.token();
+        let targets = self.targets.lock();
+        let slot = targets.slots.get(token & u32::MAX as usize)?;
+        if slot.generation as usize != token >> 32 {
+            return None;
+        }
+        let target = slot.target.clone();
+        drop(targets);
+        match target {
+            Target::Socket(key) => Some((key, news)),
+            Target::Task(waiting) => {
+                tell_task(&waiting, news);
+                None
+            }
+        }
+    }
+}
+
+fn tell_task(waiting: &Mutex<Waiting>, news: Readiness) {
+    let mut waiting = waiting.lock();
+    waiting.readiness.add(news);
+    let reader = waiting.reader.take_if(|_| news.readable);
+    let writer = waiting.writer.take_if(|_| news.writable);
+    let looker = waiting.looker.take_if(|_| news.ended || news.broken);
+    drop(waiting);
+    for waker in [reader, writer, looker].into_iter().flatten() {
+        waker.wake();
+    }
+}
+
+/// A source is watched for as long as this lives; the source itself goes first.
+pub(crate) struct Watch {
+    sources: Arc<Sources>,
+    slot: u32,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The system forgets what is closed.
+        let slot = self
+            .sources
+            .targets
+            .lock()
+            .slots
+            .try_remove(self.slot as usize);
+        drop(slot); // without the lock
+    }
+}
+
+/// A source that tasks wait for. They wait in turn, for one thing of a kind at a time.
+pub(crate) struct Watched<S> {
+    pub(crate) source: S,
+    watch: Watch,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl<S> Watched<S> {
+    /// From now on its news is that of the socket at this place of the shard. What is known of it comes back.
+    pub(crate) fn become_socket(self, key: u32) -> (S, Watch, Readiness) {
+        let slot = self.watch.slot as usize;
+        self.watch.sources.targets.lock().slots[slot].target = Target::Socket(key);
+        let readiness = self.waiting.lock().readiness;
+        (self.source, self.watch, readiness)
+    }
+
+    /// Whether a read, or an accept, is worth trying.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_for(
+            cx,
+            |readiness| readiness.readable,
+            |waiting| &mut waiting.reader,
+        )
+    }
+
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_for(
+            cx,
+            |readiness| readiness.writable,
+            |waiting| &mut waiting.writer,
+        )
+    }
+
+    /// Whether the other end says nothing more, or the stream is broken.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.lock();
+        if waiting.readiness.ended || waiting.readiness.broken {
+            return Poll::Ready(());
+        }
+        remember(&mut waiting.looker, cx);
+        Poll::Pending
+    }
+
+    fn poll_for(
+        &self,
+        cx: &mut Context<'_>,
+        is_so: impl Fn(&Readiness) -> bool,
+        waker: impl Fn(&mut Waiting) -> &mut Option<Waker>,
+    ) -> Poll<()> {
+        // A peer that always has more must not keep the others of this thread waiting.
+        let turn = ready!(coop::poll_proceed(cx));
+        let mut waiting = self.waiting.lock();
+        if is_so(&waiting.readiness) {
+            turn.made_progress();
+            return Poll::Ready(());
+        }
+        remember(waker(&mut waiting), cx);
+        Poll::Pending
+    }
+
+    /// Notes what a try has taught.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Readiness)) {
+        change(&mut self.waiting.lock().readiness);
+    }
+}
+
+/// Nothing would be heard of any socket again: better that somebody restarts us.
+fn fail(error: &io::Error) -> ! {
+    tracing::error!(%error, "the system tells no more news");
+    std::process::abort();
+}
+
+fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}

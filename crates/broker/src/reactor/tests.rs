@@ -1,0 +1,193 @@
+//! Both kinds of reactor, whatever this system uses.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::io::{Read, Write};
+use std::pin::pin;
+
+use mio::net::TcpStream;
+
+use super::*;
+
+trait Look {
+    fn start() -> Self;
+    fn sources(&self) -> &Arc<Sources>;
+    fn look(&mut self, cx: &mut Context<'_>, news: &mut Vec<(u32, Readiness)>);
+
+    /// Waits until what has come of sockets is enough.
+    async fn until(
+        &mut self,
+        is_enough: impl Fn(&[(u32, Readiness)]) -> bool,
+    ) -> Vec<(u32, Readiness)> {
+        let mut news = Vec::new();
+        poll_fn(|cx| {
+            self.look(cx, &mut news);
+            if is_enough(&news) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        news
+    }
+}
+
+macro_rules! looks {
+    ($reactor:ty) => {
+        impl Look for $reactor {
+            fn start() -> Self {
+                Self::new().expect("a descriptor")
+            }
+            fn sources(&self) -> &Arc<Sources> {
+                self.sources()
+            }
+            fn look(&mut self, cx: &mut Context<'_>, news: &mut Vec<(u32, Readiness)>) {
+                self.look(cx, news);
+            }
+        }
+    };
+}
+
+#[cfg(unix)]
+looks!(Reactor);
+looks!(threaded::Reactor);
+
+macro_rules! with_each_reactor {
+    ($test:ident) => {
+        mod $test {
+            #[cfg(unix)]
+            #[tokio::test]
+            async fn nested() {
+                super::$test::<super::nested::Reactor>().await;
+            }
+
+            #[tokio::test]
+            async fn threaded() {
+                super::$test::<super::threaded::Reactor>().await;
+            }
+        }
+    };
+}
+
+/// Ours first.
+fn pair() -> (TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let peer = std::net::TcpStream::connect(listener.local_addr().expect("an address"));
+    let (stream, _) = listener.accept().expect("a connection");
+    stream.set_nonblocking(true).expect("an option");
+    (TcpStream::from_std(stream), peer.expect("it listens"))
+}
+
+fn readable(news: &[(u32, Readiness)]) -> BTreeSet<u32> {
+    news.iter()
+        .filter(|(_, news)| news.readable)
+        .map(|(key, _)| *key)
+        .collect()
+}
+
+with_each_reactor!(a_task_is_woken_and_a_socket_is_named);
+async fn a_task_is_woken_and_a_socket_is_named<R: Look>() {
+    let mut reactor = R::start();
+    let (stream, mut peer) = pair();
+    let watched = reactor.sources().watch(stream).expect("a slot");
+    for _ in 0..3 {
+        let mut readable = pin!(poll_fn(|cx| watched.poll_readable(cx)));
+        let is_early = poll_fn(|cx| Poll::Ready(readable.as_mut().poll(cx).is_ready())).await;
+        assert!(!is_early, "nothing has come");
+        peer.write_all(b"hello").expect("sent");
+        poll_fn(|cx| {
+            reactor.look(cx, &mut Vec::new());
+            readable.as_mut().poll(cx)
+        })
+        .await;
+        let result = (&watched.source).read(&mut [0; 16]);
+        assert_eq!(result.as_ref().ok(), Some(&5));
+        watched.note(|readiness| {
+            readiness.note_read(&result, 16);
+            readiness.readable = false; // where the system tells only those who have found nothing
+        });
+        let nothing = (&watched.source).read(&mut [0; 16]);
+        assert_eq!(
+            nothing.map_err(|error| error.kind()),
+            Err(io::ErrorKind::WouldBlock)
+        );
+    }
+    let (stream, _watch, _) = watched.become_socket(42);
+    peer.write_all(b"more").expect("sent");
+    reactor.until(|news| readable(news) == [42].into()).await;
+    drop(stream);
+}
+
+with_each_reactor!(more_news_than_is_fetched_at_once_is_told_of_each);
+async fn more_news_than_is_fetched_at_once_is_told_of_each<R: Look>() {
+    let mut reactor = R::start();
+    let count = EVENTS as u32 + 40;
+    let mut sockets = Vec::new();
+    for key in 0..count {
+        let (stream, mut peer) = pair();
+        let watched = reactor.sources().watch(stream).expect("a slot");
+        peer.write_all(b"x").expect("sent");
+        sockets.push((watched.become_socket(key), peer));
+    }
+    let news = reactor
+        .until(|news| readable(news).len() == count as usize)
+        .await;
+    assert_eq!(readable(&news), (0..count).collect());
+}
+
+with_each_reactor!(what_has_gone_is_told_nothing_nor_who_comes_after_it);
+async fn what_has_gone_is_told_nothing_nor_who_comes_after_it<R: Look>() {
+    let mut reactor = R::start();
+    for key in 0..100 {
+        let (stream, peer) = pair();
+        let old = reactor
+            .sources()
+            .watch(stream)
+            .expect("a slot")
+            .become_socket(2 * key);
+        drop(peer); // there is news
+        let old_slot = old.1.slot;
+        drop(old);
+        let (stream, mut peer) = pair();
+        let watched = reactor.sources().watch(stream).expect("a slot");
+        assert_eq!(watched.watch.slot, old_slot, "or this shows nothing");
+        let _new = watched.become_socket(2 * key + 1);
+        peer.write_all(b"x").expect("sent");
+        let news = reactor
+            .until(|news| readable(news).contains(&(2 * key + 1)))
+            .await;
+        for (key_of_news, readiness) in news {
+            // The old one may have been told of before it went, by its own name.
+            assert!(
+                !readiness.ended || key_of_news == 2 * key,
+                "{key_of_news} of {key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_short_read_has_taken_all_but_the_end() {
+    let mut readiness = Readiness {
+        readable: true,
+        ..Readiness::NEW
+    };
+    readiness.note_read(&Ok(16), 16);
+    assert!(readiness.readable, "there may be more");
+    readiness.note_read(&Ok(15), 16);
+    assert_eq!(readiness.readable, !SHORT_READ_TAKES_ALL);
+    readiness.add(Readiness {
+        readable: true,
+        ended: true,
+        ..Readiness::default()
+    });
+    readiness.note_read(&Ok(15), 16);
+    assert!(readiness.readable, "the end has to be read");
+    readiness.note_read(&Err(io::ErrorKind::WouldBlock.into()), 16);
+    assert!(!readiness.readable);
+    readiness.note_write(&Ok(1));
+    assert!(readiness.writable, "what it takes next is found by trying");
+    readiness.note_write(&Err(io::ErrorKind::WouldBlock.into()));
+    assert!(!readiness.writable);
+}
