@@ -67,6 +67,7 @@ export interface Native {
    * @param onEvents - called when there are events to `take`; must not throw
    * @param finishedMessages - its one element counts the messages whose handler has finished, and is read when the
    * worker ends. On an `ArrayBuffer` of its own: small arrays made without one are moved by the garbage collector
+   * @param isLibuv - the event loop of this runtime is libuv's
    * @returns the worker's handle, or 0 when this thread is a worker already
    */
   register(
@@ -75,6 +76,7 @@ export interface Native {
     onEvents: () => void,
     finishedEvents: Uint32Array<ArrayBuffer>,
     isMainThread: boolean,
+    isLibuv: boolean,
   ): number;
   /**
    * No new events for this worker; it finishes what it was given and then calls `end`. The sockets it is busy with wait

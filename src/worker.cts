@@ -19,6 +19,12 @@ import type { ErrorContext, HttpRequest, SocketId, Token, WorkerHandlers } from 
 /** How many batches are handled before timers and I/O of the application's thread get their turn. */
 const BATCHES_PER_TURN = 8;
 
+/**
+ * Whether libuv runs the event loop. Bun and Deno have loops of their own and say in other ways that they are Node;
+ * their functions of libuv's names are not all there, and some of Bun's end the process.
+ */
+const IS_LIBUV = process.versions.bun === undefined && process.versions.deno === undefined;
+
 const HANDLERS = [
   'handleHttpRequest',
   'handleSocketUpgrade',
@@ -86,6 +92,7 @@ export class WorkerThread {
       () => this.#turn(),
       this.#finishedEvents,
       isMainThread,
+      IS_LIBUV,
     );
     if (this.#handle === 0) {
       throw new WsBrokerError(

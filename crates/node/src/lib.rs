@@ -6,6 +6,7 @@
 //! | [`pin`] | the library stays in memory as long as the process runs |
 //! | [`environment`] | what belongs to one JavaScript thread, and its end |
 //! | [`worker`] | a thread that handles events: registering, waking, handing over batches |
+//! | [`event_loop`] | wakes the event loop of a thread |
 //! | [`keep_alive`] | when a thread's event loop must not end |
 //! | [`serve`] | `start` and `stop` |
 //! | [`origins`] | the application's function that judges origins |
@@ -21,6 +22,7 @@
 mod calls;
 mod convert;
 mod environment;
+mod event_loop;
 mod keep_alive;
 mod listen_options;
 mod log;

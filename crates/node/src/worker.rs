@@ -1,8 +1,8 @@
 //! A JavaScript thread that handles events: its registration, its wake-up, its batches.
 //!
-//! The engine puts events in the worker's queue and calls the waker once. The waker queues one closure for the event
-//! loop, the closure calls the function that the TypeScript registered, and that takes batch after batch until none is
-//! left, which puts the worker to sleep again.
+//! The engine puts events in the worker's queue and calls the waker once. The waker wakes the event loop, which calls
+//! the function that the TypeScript registered, and that takes batch after batch until none is left, which puts the
+//! worker to sleep again.
 
 use std::ptr;
 use std::sync::Arc;
@@ -16,12 +16,14 @@ use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
 use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
 
+use crate::event_loop::LoopSignal;
 use crate::{broker, convert, environment};
 
 pub(crate) struct RegisteredWorker {
     handle: u32,
     worker: Worker,
-    /// What the closure of a wake-up calls.
+    waker: Arc<EventLoopWaker>,
+    /// What a wake-up calls.
     on_events: Root<JsFunction>,
     finished: FinishedEvents,
     /// The large texts of the batch in hand that have not been fetched yet.
@@ -40,6 +42,7 @@ impl RegisteredWorker {
 
     /// Tells the engine that this worker handles nothing any more.
     pub(crate) fn end(&self) {
+        self.waker.close();
         self.worker.end(Some(self.finished.read()));
     }
 }
@@ -72,28 +75,65 @@ impl FinishedEvents {
     }
 }
 
-/// Wakes a JavaScript thread from a shard.
-struct EventLoopWaker {
-    channel: Channel,
-    handle: u32,
-    /// True while a closure waits in the queue of the event loop, so that there is never more than one. Should the
-    /// environment die it stays true, and there is nobody to wake.
-    is_queued: Arc<AtomicBool>,
+/// Wakes a JavaScript thread from a shard. There is never more than one wake-up under way.
+enum EventLoopWaker {
+    Signal(Arc<LoopSignal>),
+    /// Where the event loop is not libuv's.
+    Channel {
+        channel: Channel,
+        handle: u32,
+        /// True while a closure waits in the queue of the event loop. Should the environment die it stays true, and
+        /// there is nobody to wake.
+        is_queued: Arc<AtomicBool>,
+    },
+}
+
+impl EventLoopWaker {
+    fn new(cx: &mut Cx, handle: u32, is_libuv: bool) -> Self {
+        let signal = is_libuv.then(|| LoopSignal::new(cx, call_on_events, handle));
+        if let Some(signal) = signal.flatten() {
+            return Self::Signal(signal);
+        }
+        let mut channel = cx.channel();
+        channel.unref(cx);
+        Self::Channel {
+            channel,
+            handle,
+            is_queued: Arc::default(),
+        }
+    }
+
+    /// No wake-up from here on.
+    fn close(&self) {
+        if let Self::Signal(signal) = self {
+            signal.close();
+        }
+    }
 }
 
 impl WorkerWaker for EventLoopWaker {
     fn wake(&self) {
-        if self.is_queued.swap(true, Ordering::AcqRel) {
-            return;
+        match self {
+            Self::Signal(signal) => signal.send(),
+            Self::Channel {
+                channel,
+                handle,
+                is_queued,
+            } => {
+                if is_queued.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                let handle = *handle;
+                let is_queued = Arc::clone(is_queued);
+                // Fails once the environment is gone, and then there is nothing to do: its end gave the events to
+                // others.
+                let _ = channel.try_send(move |mut cx| {
+                    is_queued.store(false, Ordering::Release);
+                    call_on_events(&mut cx, handle);
+                    Ok(())
+                });
+            }
         }
-        let handle = self.handle;
-        let is_queued = Arc::clone(&self.is_queued);
-        // Fails once the environment is gone, and then there is nothing to do: its end gave the events to others.
-        let _ = self.channel.try_send(move |mut cx| {
-            is_queued.store(false, Ordering::Release);
-            call_on_events(&mut cx, handle);
-            Ok(())
-        });
     }
 }
 
@@ -135,7 +175,8 @@ pub(crate) fn call_ignoring_exceptions<'cx>(
     }
 }
 
-/// `(http, upgrade, onEvents, finishedEvents, isMainThread) → handle`, or 0 when this thread is registered already.
+/// `(http, upgrade, onEvents, finishedEvents, isMainThread, isLibuv) → handle`, or 0 when this thread is registered
+/// already.
 pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let interest = Interest {
         http: cx.argument::<JsBoolean>(0)?.value(&mut cx),
@@ -148,22 +189,20 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
         return Ok(cx.number(0));
     };
     let is_main_thread = cx.argument::<JsBoolean>(4)?.value(&mut cx);
+    let is_libuv = cx.argument::<JsBoolean>(5)?.value(&mut cx);
 
+    let handle = environment::get_or_create(&mut cx, is_main_thread)?.next_handle();
+    // Before the environment is locked: hooks of `node:async_hooks` are told of it.
+    let waker = Arc::new(EventLoopWaker::new(&mut cx, handle, is_libuv));
     let mut environment = environment::get_or_create(&mut cx, is_main_thread)?;
     if environment.has_active_worker() {
+        waker.close();
         return Ok(cx.number(0));
     }
-    let handle = environment.next_handle();
-    let mut channel = cx.channel();
-    channel.unref(&mut cx);
-    let waker = EventLoopWaker {
-        channel,
-        handle,
-        is_queued: Arc::default(),
-    };
     let worker = RegisteredWorker {
         handle,
-        worker: broker().register_worker(interest, Arc::new(waker)),
+        worker: broker().register_worker(interest, Arc::clone(&waker) as _),
+        waker,
         on_events,
         finished,
         large_texts: Vec::new().into_iter(),
