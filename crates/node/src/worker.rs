@@ -196,6 +196,7 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let waker = Arc::new(EventLoopWaker::new(&mut cx, handle, is_libuv));
     let mut environment = environment::get_or_create(&mut cx, is_main_thread)?;
     if environment.has_active_worker() {
+        drop(environment);
         waker.close();
         return Ok(cx.number(0));
     }
