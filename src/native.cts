@@ -172,5 +172,8 @@ function load(): Native {
   }
 }
 
-/** The addon, the same object at each import in a thread. */
-export const native: Native = load();
+/**
+ * The addon, the same object at each import in a thread. A copy: what an addon exports is a dictionary to V8, and a
+ * function that is looked up there is neither a constant nor called directly.
+ */
+export const native: Native = { ...load() };

@@ -1,5 +1,6 @@
 //! The calls on sockets, channels and requests. Each converts its arguments, makes one call of the engine and
-//! converts the answer. Their types as JavaScript sees them are in `src/native.cts`.
+//! converts the answer. Their types as JavaScript sees them are in `src/native.cts`. Those that are made for each message
+//! are in [`direct`](crate::direct).
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,26 +11,6 @@ use wsbroker_engine::{
 
 use crate::convert::Body;
 use crate::{broker, convert};
-
-pub(crate) fn send(mut cx: FunctionContext) -> JsResult<JsBoolean> {
-    let socket = convert::socket_id(&mut cx, 0)?;
-    let queued = convert::with_message(&mut cx, 1, |message| {
-        socket.is_some_and(|socket| broker().send(socket, message))
-    })?;
-    Ok(cx.boolean(queued))
-}
-
-/// The third argument is the socket to leave out; 0, which is no id, leaves out none.
-pub(crate) fn send_to_channel(mut cx: FunctionContext) -> JsResult<JsNumber> {
-    let channel = convert::channel_name(&mut cx, 0)?;
-    let except = convert::socket_id(&mut cx, 2)?;
-    let receivers = convert::with_message(&mut cx, 1, |message| {
-        channel.map_or(0, |channel| {
-            broker().send_to_channel(&channel, message, except)
-        })
-    })?;
-    count(&mut cx, receivers)
-}
 
 pub(crate) fn broadcast(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let receivers = convert::with_message(&mut cx, 0, |message| broker().broadcast(message))?;

@@ -3,9 +3,6 @@
 //! The TypeScript of the package has checked every argument before it comes here. What cannot be converted all the
 //! same is answered like an unknown socket or channel: by `None`.
 
-use std::cell::RefCell;
-use std::ffi::c_char;
-use std::ptr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,28 +12,13 @@ use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
 use wsbroker_engine::{ChannelName, HEADER_ROOM, OutboundMessage, RequestId, Response, SocketId};
 
-/// Strings up to about this many bytes are decoded in one call and without an allocation. Most messages and nearly all
-/// channel names are shorter.
-const SCRATCH_BYTES: usize = 4096;
-
-/// Node-API writes whole characters and a NUL. When that much room was left, nothing can have been cut off.
-const LONGEST_CHARACTER_AND_NUL: usize = 5;
-
-thread_local! {
-    static SCRATCH: RefCell<[u8; SCRATCH_BYTES]> = const { RefCell::new([0; SCRATCH_BYTES]) };
-}
+use crate::value::{Data, RawValue, SCRATCH_BYTES};
 
 pub(crate) fn number(cx: &mut FunctionContext, index: usize) -> NeonResult<f64> {
     let value = cx.argument::<JsValue>(index)?;
-    let mut number = 0.0;
-    // SAFETY: `value` is a value of the environment that `cx` stands for. What is no number is told by the status: one
-    // call less than to ask for its type first, which is worth it for what most calls begin with.
-    let status =
-        unsafe { node_api::get_value_double(cx.to_raw(), value.to_raw(), &raw mut number) };
-    if status.is_ok() {
-        Ok(number)
-    } else {
-        cx.throw_type_error("expected a number")
+    match RawValue::of(cx, value).number() {
+        Some(number) => Ok(number),
+        None => cx.throw_type_error("expected a number"),
     }
 }
 
@@ -64,84 +46,14 @@ pub(crate) fn milliseconds(value: f64) -> Duration {
     Duration::from_millis(value as u64)
 }
 
-/// What a string or a `Uint8Array` holds.
-enum Data<'a> {
-    /// UTF-8: V8 has replaced what is no character.
-    Text(&'a [u8]),
-    /// UTF-8 behind [`HEADER_ROOM`] bytes.
-    LongText(Vec<u8>),
-    Bytes(&'a [u8]),
-}
-
-impl Data<'_> {
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Text(bytes) | Self::Bytes(bytes) => bytes,
-            Self::LongText(text) => &text[HEADER_ROOM..],
-        }
-    }
-}
-
 fn with_data<'cx, R>(
     cx: &mut Cx<'cx>,
     value: Handle<'cx, JsValue>,
     use_data: impl FnOnce(Data<'_>) -> R,
 ) -> NeonResult<R> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let mut written = 0;
-        // SAFETY: `value` is a value of the environment that `cx` stands for, and Node-API writes at most
-        // `scratch.len()` bytes, NUL included.
-        let status = unsafe {
-            node_api::get_value_string_utf8(
-                cx.to_raw(),
-                value.to_raw(),
-                scratch.as_mut_ptr().cast::<c_char>(),
-                scratch.len(),
-                &raw mut written,
-            )
-        };
-        if status == Ok(()) && written + LONGEST_CHARACTER_AND_NUL <= scratch.len() {
-            return Ok(use_data(Data::Text(&scratch[..written])));
-        }
-        if status == Err(node_api::Status::StringExpected) {
-            let buffer = value.downcast_or_throw::<JsBuffer, _>(cx)?;
-            return Ok(use_data(Data::Bytes(buffer.as_slice(cx))));
-        }
-        let string = value.downcast_or_throw::<JsString, _>(cx)?;
-        Ok(use_data(Data::LongText(long_text(cx, string))))
-    })
-}
-
-/// Behind [`HEADER_ROOM`] bytes. V8 would have to walk through a string to tell how long it is in UTF-8; most long ones are
-/// ASCII, so that room for as many bytes as characters is tried first.
-fn long_text<'cx>(cx: &mut Cx<'cx>, string: Handle<'cx, JsString>) -> Vec<u8> {
-    let (env, string) = (cx.to_raw(), string.to_raw());
-    let mut written = 0;
-    // SAFETY: `string` is a string of the environment `env`, and without a buffer only its length is told.
-    let _ = unsafe {
-        node_api::get_value_string_utf16(env, string, ptr::null_mut(), 0, &raw mut written)
-    };
-    let mut text;
-    let mut room = written + LONGEST_CHARACTER_AND_NUL;
-    loop {
-        text = Vec::with_capacity(HEADER_ROOM + room);
-        text.resize(HEADER_ROOM, 0);
-        // SAFETY: as above, and at most `room` bytes are written, for which memory has been reserved. Of these `written`
-        // are initialised, or none where the call is refused.
-        unsafe {
-            let buffer = text.as_mut_ptr().add(HEADER_ROOM).cast::<c_char>();
-            written = 0;
-            let _ = node_api::get_value_string_utf8(env, string, buffer, room, &raw mut written);
-            text.set_len(HEADER_ROOM + written);
-        }
-        if written + LONGEST_CHARACTER_AND_NUL <= room || written == 0 {
-            return text;
-        }
-        // SAFETY: as above.
-        let _ = unsafe {
-            node_api::get_value_string_utf8(env, string, ptr::null_mut(), 0, &raw mut written)
-        };
-        room = written + LONGEST_CHARACTER_AND_NUL;
+    match RawValue::of(cx, value).with_data(use_data) {
+        Some(result) => Ok(result),
+        None => cx.throw_type_error("expected a string or a Uint8Array"),
     }
 }
 
@@ -152,11 +64,23 @@ pub(crate) fn with_message<R>(
     use_message: impl FnOnce(&OutboundMessage<'_>) -> R,
 ) -> NeonResult<R> {
     let value = cx.argument::<JsValue>(index)?;
-    with_data(cx, value, |data| match data {
+    with_data(cx, value, |data| as_message(data, use_message))
+}
+
+/// The same for a value of a [direct](crate::direct) call; `None` for what is neither.
+pub(crate) fn with_message_of<R>(
+    value: RawValue<'_>,
+    use_message: impl FnOnce(&OutboundMessage<'_>) -> R,
+) -> Option<R> {
+    value.with_data(|data| as_message(data, use_message))
+}
+
+fn as_message<R>(data: Data<'_>, use_message: impl FnOnce(&OutboundMessage<'_>) -> R) -> R {
+    match data {
         Data::Text(text) => use_message(&OutboundMessage::utf8(text)),
         Data::LongText(text) => use_message(&OutboundMessage::text_behind_room(text)),
         Data::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
-    })
+    }
 }
 
 /// A string stands for its UTF-8.
@@ -165,14 +89,12 @@ pub(crate) fn channel_name(
     index: usize,
 ) -> NeonResult<Option<ChannelName>> {
     let value = cx.argument::<JsValue>(index)?;
-    channel_name_of(cx, value)
+    Ok(channel_name_of(RawValue::of(cx, value)))
 }
 
-fn channel_name_of<'cx>(
-    cx: &mut Cx<'cx>,
-    value: Handle<'cx, JsValue>,
-) -> NeonResult<Option<ChannelName>> {
-    with_data(cx, value, |data| ChannelName::new(data.as_bytes()).ok())
+pub(crate) fn channel_name_of(value: RawValue<'_>) -> Option<ChannelName> {
+    let name = value.with_data(|data| ChannelName::new(data.as_bytes()).ok());
+    name.flatten()
 }
 
 /// The values of an array. Neon's own way to ask for its length panics in a thread that is being terminated, where it is
@@ -201,7 +123,7 @@ pub(crate) fn channel_names(
     let values = array_values(cx, array)?;
     let mut names = Vec::with_capacity(values.len());
     for value in values {
-        names.extend(channel_name_of(cx, value)?);
+        names.extend(channel_name_of(RawValue::of(cx, value)));
     }
     Ok(names)
 }

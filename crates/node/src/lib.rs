@@ -12,15 +12,18 @@
 //! | [`origins`] | the application's function that judges origins |
 //! | [`listen_options`] | what `start` is told, as the engine takes it |
 //! | [`calls`] | the calls on sockets, channels and requests |
+//! | [`direct`] | those of them that are made for each message |
 //! | [`stats`] | the engine's numbers as an object |
 //! | [`log`] | the engine's log lines on stderr |
 //! | [`convert`] | JavaScript values to and from the engine's types |
+//! | [`value`] | what Node-API tells of one value |
 //!
 //! **No export throws.** A refusal is a return value, which the TypeScript turns into its own error class: Node-API
 //! cannot throw in a thread that is being terminated, and Neon answers that with an abort of the process.
 
 mod calls;
 mod convert;
+mod direct;
 mod environment;
 mod event_loop;
 mod keep_alive;
@@ -30,6 +33,7 @@ mod origins;
 mod pin;
 mod serve;
 mod stats;
+mod value;
 mod worker;
 
 use std::sync::OnceLock;
@@ -64,8 +68,7 @@ fn main(mut cx: ModuleContext) -> NeonResult<()> {
     cx.export_function("start", serve::start)?;
     cx.export_function("stop", serve::stop)?;
 
-    cx.export_function("send", calls::send)?;
-    cx.export_function("sendToChannel", calls::send_to_channel)?;
+    direct::export(&mut cx)?;
     cx.export_function("broadcast", calls::broadcast)?;
     cx.export_function("close", calls::close)?;
     cx.export_function("handlerTimedOut", calls::handler_timed_out)?;
