@@ -44,9 +44,6 @@ interface Decoder extends Buffer {
   utf8Slice(start: number, end: number): string;
 }
 
-/** Most messages need it. V8 has `Buffer.prototype` as a dictionary, and would look it up there for each of them. */
-const { latin1Slice } = Buffer.prototype as Decoder;
-
 /**
  * A batch, and a place in it. The accessors speak of the record that {@link next} moved to.
  */
@@ -118,7 +115,7 @@ export class Batch {
     const start = this.#payloadStart;
     const end = start + this.#word(5);
     if ((flags & FLAG_TEXT) === 0) return this.#bytes.subarray(start, end);
-    return (flags & FLAG_ASCII) !== 0 ? latin1Slice.call(this.#bytes, start, end) : this.#bytes.utf8Slice(start, end);
+    return (flags & FLAG_ASCII) !== 0 ? this.#bytes.latin1Slice(start, end) : this.#bytes.utf8Slice(start, end);
   }
 
   /** The reason of a close. */

@@ -124,31 +124,23 @@ impl<'cx> RawValue<'cx> {
         }
     }
 
-    /// The bytes of a `Uint8Array`.
+    /// The bytes of a `Uint8Array`, which may pass for one and be another view.
     fn bytes(self) -> Option<&'cx [u8]> {
-        let mut kind = node_api::TypedArrayType::I8;
+        let mut is_view = false;
         let mut length = 0;
         let mut data = ptr::null_mut();
-        // SAFETY: `self` holds a value of this environment, results go to locals, and what is not asked for is null. A value
-        // that is no typed array is told by the status.
-        let status = unsafe {
-            node_api::get_typedarray_info(
-                self.env,
-                self.value,
-                &raw mut kind,
-                &raw mut length,
-                &raw mut data,
-                ptr::null_mut(),
-                ptr::null_mut(),
-            )
-        };
-        if status.is_err() || kind != node_api::TypedArrayType::U8 {
-            return None;
+        // SAFETY: `self` holds a value of this environment, and results go to locals. Only a view may be asked for its bytes.
+        unsafe {
+            node_api::is_buffer(self.env, self.value, &raw mut is_view).ok()?;
+            if !is_view {
+                return None;
+            }
+            node_api::get_buffer_info(self.env, self.value, &raw mut data, &raw mut length).ok()?;
         }
         if length == 0 {
             return Some(&[]); // there may be no memory
         }
-        // SAFETY: Node-API has told where these bytes are. The array keeps them as long as it is alive and JavaScript,
+        // SAFETY: Node-API has told where these bytes are. The view keeps them as long as it is alive and JavaScript,
         // which alone could take them away or change them, does not run: TypeScript lets no shared memory through.
         Some(unsafe { slice::from_raw_parts(data.cast::<u8>(), length) })
     }
