@@ -18,6 +18,9 @@ trait Direct<const N: usize> {
     fn call(arguments: [RawValue<'_>; N]) -> Answer;
 }
 
+/// What is thrown after a panic, which is a fault of this library.
+const PANICKED: &str = "internal error in Rust, which stderr tells more of; please report it";
+
 enum Answer {
     Boolean(bool),
     Count(usize),
@@ -88,7 +91,7 @@ fn export_one<C: Direct<N>, const N: usize>(cx: &mut ModuleContext) -> NeonResul
     cx.export_value(C::NAME, function)
 }
 
-/// Node-API's side of a call. It answers `undefined` where there is no answer: Node-API takes a null pointer for it.
+/// Node-API's side of a call.
 unsafe extern "C" fn callback<C: Direct<N>, const N: usize>(
     env: node_api::Env,
     info: node_api::CallbackInfo,
@@ -108,15 +111,28 @@ unsafe extern "C" fn callback<C: Direct<N>, const N: usize>(
     // SAFETY: arguments are alive until the callback returns, and `call` can keep nothing for longer.
     let arguments = values.map(|value| unsafe { RawValue::new(env, value) });
     // A panic must not unwind into Node. The engine's locks are released by one, and its state is what it is for callers
-    // in Rust; the panic hook has told of it.
+    // in Rust; the panic hook has told of it, and the caller learns of it by an exception.
     let called = catch_unwind(AssertUnwindSafe(|| C::call(arguments)));
     // SAFETY: results go to a local, which stays null if a call is refused.
     let _ = unsafe {
         match called {
             Ok(Answer::Boolean(value)) => node_api::get_boolean(env, value, &raw mut answer),
             Ok(Answer::Count(count)) => node_api::create_double(env, count as f64, &raw mut answer),
-            Err(_) => Ok(()),
+            Err(_) => throw(env, PANICKED),
         }
     };
     answer
+}
+
+/// # Safety
+/// `env` is the environment of the call from JavaScript that is under way.
+unsafe fn throw(env: node_api::Env, text: &str) -> Result<(), node_api::Status> {
+    let (mut message, mut error) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: `env` is what the caller says, the text is so many bytes of UTF-8, and results go to locals.
+    unsafe {
+        let start = text.as_ptr().cast();
+        node_api::create_string_utf8(env, start, text.len(), &raw mut message)?;
+        node_api::create_error(env, ptr::null_mut(), message, &raw mut error)?;
+        node_api::throw(env, error)
+    }
 }
