@@ -55,9 +55,9 @@ export class Batch {
   #end = 0;
 
   /** Fetches the next large text. */
-  readonly #takeLargeText: () => string;
+  readonly #takeLargeText: (isAscii: boolean) => string;
 
-  constructor(bytes: Buffer, takeLargeText: () => string) {
+  constructor(bytes: Buffer, takeLargeText: (isAscii: boolean) => string) {
     this.#takeLargeText = takeLargeText;
     // The addon's buffers have a store of their own, which is aligned; another runtime might cut them from a pool.
     const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(Uint8Array.from(bytes).buffer);
@@ -111,7 +111,7 @@ export class Batch {
   /** A message's data as handlers get it. To be read once for each message, in their order. */
   get data(): string | Buffer {
     const flags = this.#word(0) >>> 8;
-    if ((flags & FLAG_LARGE) !== 0) return this.#takeLargeText();
+    if ((flags & FLAG_LARGE) !== 0) return this.#takeLargeText((flags & FLAG_ASCII) !== 0);
     const start = this.#payloadStart;
     const end = start + this.#word(5);
     if ((flags & FLAG_TEXT) === 0) return this.#bytes.subarray(start, end);

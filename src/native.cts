@@ -93,7 +93,7 @@ export interface Native {
    */
   take(worker: number): Buffer | undefined;
   /** The next large text of the batch that was taken last; each is given once. */
-  takeLargeText(worker: number): string;
+  takeLargeText(worker: number, isAscii: boolean): string;
   /** The close handler of this socket starts now; its close event is not given to another worker. */
   beginClose(worker: number, socketId: number): void;
   /** Calls of this thread wait for `uncork` before shards are woken for them. */

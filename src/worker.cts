@@ -69,7 +69,7 @@ export class WorkerThread {
   readonly #busySockets = new Map<SocketId, Backlog>();
   /** Sockets that are closed because a handler hung: what still comes of them but the close event is left out. */
   readonly #givenUp = new Set<SocketId>();
-  readonly #takeLargeText = () => native.takeLargeText(this.#handle);
+  readonly #takeLargeText = (isAscii: boolean) => native.takeLargeText(this.#handle, isAscii);
   readonly #clock = new HandlerClock((id) => this.#giveUp(id));
   /** Requests whose handler has returned a promise; undefined once nobody waits for the answer any more. */
   readonly #openRequests = new Map<number, PackedRequest | undefined>();

@@ -1,12 +1,23 @@
 // Texts of some KiB and more, which cross to and from JavaScript another way than short ones.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createRequire } from 'node:module';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { Worker } from 'node:worker_threads';
 import { send, sendToChannel, subscribe } from 'wsbroker';
-import { connect, serve } from './helpers/serving.mjs';
+import { connect, listen, serve, stopAll } from './helpers/serving.mjs';
+import { within } from './helpers/waiting.mjs';
 
-/** Where the ways part: bytes in UTF-8 that stay in the batch, and characters that the addon decodes without asking first. */
-const BORDERS = [4096, 8192, 65_536];
+const require = createRequire(import.meta.url);
+
+/**
+ * Where the ways part: bytes in UTF-8 that stay in the batch, characters that the addon decodes without asking first,
+ * and ASCII that JavaScript reads where it is.
+ */
+const BORDERS = [4096, 8192, 65_536, 131_072];
 
 const CHARACTERS = ['x', 'é', '€', '🙂'];
 
@@ -63,4 +74,85 @@ test('half a surrogate pair goes out as U+FFFD, in a long text as in a short one
   const client = await connect(t, serveEcho(t));
   client.send('lone');
   assert.ok((await client.inbox.next()) === `${'a'.repeat(9000)}\ufffd`);
+});
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc');
+
+/** A text of ASCII that no other number has. */
+const numbered = (number) => `${number}: `.padEnd(200_000 + number, String.fromCharCode(97 + (number % 26)));
+
+test('a large text lives as long as an application keeps it, or a piece of it', async (t) => {
+  const kept = [];
+  const server = serve(t, {
+    handleSocketMessage(data, socketId) {
+      kept.push(data);
+      send(socketId, `${kept.length}`);
+    },
+  });
+  const client = await connect(t, server);
+  for (let number = 0; number < 60; number += 1) {
+    client.send(numbered(number));
+    assert.equal(await client.inbox.next(), `${number + 1}`);
+    if (number % 20 === 0) collectGarbage();
+  }
+  collectGarbage();
+  for (const [number, text] of kept.entries()) assert.ok(text === numbered(number), `text ${number}`);
+  const pieces = kept.map((text) => text.slice(50_000, 150_000));
+  kept.length = 0;
+  collectGarbage();
+  // Others take the memory, should it have been given back.
+  for (let number = 60; number < 70; number += 1) {
+    client.send(numbered(number));
+    await client.inbox.next();
+  }
+  for (const [number, piece] of pieces.entries()) {
+    assert.ok(piece === numbered(number).slice(50_000, 150_000), `piece ${number}`);
+  }
+});
+
+test('large texts that are not kept give their memory back', async (t) => {
+  const client = await connect(
+    t,
+    serve(t, { handleSocketMessage: (data, socketId) => send(socketId, `${data.length}`) }),
+  );
+  const text = 'x'.repeat(1_000_000);
+  const say = async (count) => {
+    for (let number = 0; number < count; number += 1) {
+      client.send(text);
+      assert.equal(await client.inbox.next(), '1000000');
+    }
+    collectGarbage();
+    return process.memoryUsage.rss();
+  };
+  const before = await say(50);
+  const after = await say(250);
+  assert.ok(after - before < 120 * text.length, `${after - before} bytes more`);
+});
+
+test('a thread that ends while it keeps large texts takes them with it', async (t) => {
+  t.after(stopAll);
+  for (let round = 0; round < 5; round += 1) {
+    const program = `
+      const { parentPort, workerData } = require('node:worker_threads');
+      const { registerWorkerThread, send } = require(workerData);
+      const kept = [];
+      registerWorkerThread({
+        handleSocketMessage(data, socketId) {
+          kept.push(data, data.slice(100, 1000));
+          send(socketId, String(kept.length));
+        },
+      });
+      parentPort.postMessage('ready');`;
+    const thread = new Worker(program, { eval: true, workerData: require.resolve('wsbroker') });
+    await within(once(thread, 'message'), 'the thread');
+    const server = listen();
+    const client = await connect(t, server);
+    for (let number = 0; number < 20; number += 1) {
+      client.send(numbered(number));
+      assert.equal(await client.inbox.next(), `${2 * number + 2}`);
+    }
+    assert.equal(await within(thread.terminate(), 'the end of the thread'), 1);
+    await server.stop({ timeout: 2000 });
+  }
 });

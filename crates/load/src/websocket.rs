@@ -258,7 +258,8 @@ mod tests {
         Decoder::new()
             .decode(&mut bytes, 1 << 20, None, |item| {
                 match item {
-                    Item::Text { bytes, .. } | Item::Binary(bytes) => messages.push(bytes.to_vec()),
+                    Item::Text { bytes, .. } => messages.push(bytes.into_owned()),
+                    Item::Binary(bytes) => messages.push(bytes.to_vec()),
                     _ => panic!("only messages"),
                 }
                 std::ops::ControlFlow::Continue(())

@@ -154,7 +154,7 @@ fn serve(mut stream: TcpStream, answer: Answer) -> std::io::Result<()> {
         let mut out = Vec::new();
         let decoded = decoder.decode(&mut buffer[..count], 1 << 20, None, |item| {
             if let Item::Text { bytes, .. } = item {
-                for message in answer(number, bytes) {
+                for message in answer(number, &bytes) {
                     out.extend_from_slice(&encode_frame(Opcode::Text, &message));
                 }
                 number += 1;

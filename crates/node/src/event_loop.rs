@@ -2,8 +2,7 @@
 //!
 //! Node's thread-safe functions, which are what a Neon `Channel` is made of, hold a mutex while they write to the
 //! descriptor that wakes the loop, and the woken thread wants that mutex first: on one core it wakes, meets it and
-//! sleeps again. They also take memory for each call. An async handle of libuv does neither. Node-API gives the loop,
-//! and the functions are looked up in the host at run time, for not every host has them.
+//! sleeps again. They also take memory for each call. An async handle of libuv does neither. Node-API gives the loop.
 //!
 //! **No handle is sent to after it was closed, and none is open when its environment ends**: libuv forbids the one, and
 //! Node ends the process for the other. A cleanup hook closes what is still open, and Node waits for it.
@@ -15,6 +14,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
+
+use crate::host;
 
 /// What runs on the thread of the event loop, with the number that was given for it. `process.nextTick` and promises
 /// that it leaves are seen to behind it. It must not panic.
@@ -215,7 +216,10 @@ macro_rules! host_functions {
 
         impl HostFunctions {
             fn find() -> Option<Self> {
-                $(let $name = find_in_host(concat!(stringify!($name), "\0"))?;)+
+                $(
+                    let name = CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes());
+                    let $name = host::find(name.ok()?)?;
+                )+
                 // SAFETY: these are the signatures in both headers, which Node-API promises for ever and libuv for all of
                 // its versions 1. What was found is not null.
                 unsafe {
@@ -274,24 +278,4 @@ impl HostFunctions {
 fn host_functions() -> Option<&'static HostFunctions> {
     static FUNCTIONS: OnceLock<Option<HostFunctions>> = OnceLock::new();
     FUNCTIONS.get_or_init(HostFunctions::find).as_ref()
-}
-
-/// A function of the program that has loaded this library. The name ends with a zero.
-#[cfg(unix)]
-fn find_in_host(name: &str) -> Option<NonNull<c_void>> {
-    let name = CStr::from_bytes_with_nul(name.as_bytes()).ok()?;
-    // SAFETY: the name is a C string, and looking up runs nothing.
-    NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
-}
-
-/// A function of the program that has loaded this library. The name ends with a zero.
-#[cfg(windows)]
-fn find_in_host(name: &str) -> Option<NonNull<c_void>> {
-    use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
-
-    let name = CStr::from_bytes_with_nul(name.as_bytes()).ok()?;
-    // SAFETY: without a name it is the program itself, which stays loaded; the name is a C string, and looking up runs
-    // nothing.
-    let found = unsafe { GetProcAddress(GetModuleHandleW(ptr::null()), name.as_ptr().cast()) };
-    NonNull::new(found? as *mut c_void)
 }

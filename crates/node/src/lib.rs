@@ -17,6 +17,8 @@
 //! | [`log`] | the engine's log lines on stderr |
 //! | [`convert`] | JavaScript values to and from the engine's types |
 //! | [`value`] | what Node-API tells of one value |
+//! | [`external_text`] | large texts that JavaScript gets without a copy |
+//! | [`host`] | functions of the runtime that Neon does not know |
 //!
 //! **No export throws.** A refusal is a return value, which the TypeScript turns into its own error class: Node-API
 //! cannot throw in a thread that is being terminated, and Neon answers that with an abort of the process.
@@ -26,6 +28,8 @@ mod convert;
 mod direct;
 mod environment;
 mod event_loop;
+mod external_text;
+mod host;
 mod keep_alive;
 mod listen_options;
 mod log;

@@ -17,6 +17,7 @@ use neon::types::buffer::TypedArray;
 use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
 
 use crate::event_loop::LoopSignal;
+use crate::external_text::external_text;
 use crate::{broker, convert, environment};
 
 pub(crate) struct RegisteredWorker {
@@ -272,7 +273,7 @@ pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     Ok(buffer.upcast())
 }
 
-/// `(handle) → string`: the next large text of the batch in hand.
+/// `(handle, ascii) → string`: the next large text of the batch in hand.
 pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
     let handle = convert::number(&mut cx, 0)? as u32;
     let text = environment::get(&mut cx)
@@ -281,6 +282,10 @@ pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
         return cx.throw_error("this batch has no more large texts");
     };
     debug_assert!(str::from_utf8(&text).is_ok());
+    let is_ascii = cx.argument::<JsBoolean>(1)?.value(&mut cx);
+    if is_ascii && let Some(string) = external_text(&mut cx, &text) {
+        return Ok(string);
+    }
     // SAFETY: the decoder lets no text through that is no UTF-8, and a walk through a large one would be felt.
     let text = unsafe { str::from_utf8_unchecked(&text) };
     cx.try_string(text).or_throw(&mut cx)

@@ -11,12 +11,12 @@ use std::ops::ControlFlow;
 
 /// One thing received. It borrows from the read buffer when its frame was whole there, else from the decoder; from the
 /// inflater if it was compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// A text message (§5.6).
     Text {
-        /// Valid UTF-8.
-        bytes: &'a [u8],
+        /// Valid UTF-8; owned where it had to be put together.
+        bytes: Cow<'a, [u8]>,
         /// Whether every byte is below 128, so that it can be read as Latin-1 too.
         ascii: bool,
     },
@@ -229,7 +229,7 @@ fn most_bytes(max_message: usize, compressed: bool) -> usize {
 pub(super) fn whole(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, Violation> {
     Ok(match opcode {
         Opcode::Text => Item::Text {
-            bytes: payload,
+            bytes: Cow::Borrowed(payload),
             ascii: utf8::check(payload)?,
         },
         // A continuation is part of a message and goes through `Unfinished`; by itself it would be bytes.
@@ -351,7 +351,7 @@ impl Unfinished {
             let (bytes, kind) = message.finish()?;
             let item = match kind {
                 Kind::Text { ascii } => Item::Text {
-                    bytes: &bytes,
+                    bytes: Cow::Owned(bytes),
                     ascii,
                 },
                 Kind::Binary => Item::Binary(&bytes),

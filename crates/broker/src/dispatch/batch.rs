@@ -1,5 +1,7 @@
 //! A batch of events: packed [records](super::record) in one buffer, which crosses to a worker in one piece.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::record::{Event, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, Record, align, kind, word};
@@ -120,12 +122,17 @@ impl Batch {
         self.record(u32::from(kind::OPEN), of, block, block.len());
     }
 
-    pub(crate) fn message(&mut self, of: Origin<'_>, payload: &[u8], flags: u8) {
+    pub(crate) fn message(&mut self, of: Origin<'_>, payload: Cow<'_, [u8]>, flags: u8) {
         if flags & FLAG_TEXT != 0 && payload.len() >= LARGE {
-            return self.large_text(of, Bytes::copy_from_slice(payload), flags);
+            return self.large_text(of, payload.into_owned().into(), flags);
         }
         let flags = u32::from(flags) << 8;
-        self.record(u32::from(kind::MESSAGE) | flags, of, payload, payload.len());
+        self.record(
+            u32::from(kind::MESSAGE) | flags,
+            of,
+            &payload,
+            payload.len(),
+        );
     }
 
     fn large_text(&mut self, of: Origin<'_>, payload: Bytes, flags: u8) {
@@ -234,9 +241,9 @@ mod tests {
         let mut batch = Batch::default();
         let of = |id, token| Origin::socket(socket(id), token, 1 << 31);
         batch.open(of((1 << 53) - 1, Some(&token)), &block);
-        batch.message(of(2, None), "héllo".as_bytes(), FLAG_TEXT);
+        batch.message(of(2, None), "héllo".as_bytes().into(), FLAG_TEXT);
         let empty = Bytes::new();
-        batch.message(of(2, Some(&empty)), b"", 0);
+        batch.message(of(2, Some(&empty)), Cow::default(), 0);
         batch.close(of(3, Some(&token)), 4001, "bye");
         let request = RequestId::new(77).expect("a valid id");
         batch.request(request, &block);
@@ -310,8 +317,12 @@ mod tests {
         for (n, size) in texts.into_iter().enumerate() {
             let mut part = Batch::default();
             let of = Origin::socket(socket(n as u64 + 1), None, 0);
-            part.message(of, &vec![b'a' + n as u8; size], FLAG_TEXT | FLAG_ASCII);
-            part.message(of, &vec![n as u8; size], 0);
+            part.message(
+                of,
+                vec![b'a' + n as u8; size].into(),
+                FLAG_TEXT | FLAG_ASCII,
+            );
+            part.message(of, vec![n as u8; size].into(), 0);
             whole.append(part);
         }
         let mut copy = Batch::default();

@@ -147,9 +147,9 @@ fn keep(item: Item<'_>, limit: usize) -> Got {
     match item {
         Item::Text { bytes, ascii } => {
             assert!(bytes.len() <= limit);
-            assert!(std::str::from_utf8(bytes).is_ok());
+            assert!(std::str::from_utf8(&bytes).is_ok());
             assert_eq!(bytes.is_ascii(), ascii);
-            Got::Text(bytes.to_vec(), ascii)
+            Got::Text(bytes.into_owned(), ascii)
         }
         Item::Binary(bytes) => {
             assert!(bytes.len() <= limit);

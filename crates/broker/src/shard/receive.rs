@@ -1,5 +1,6 @@
 //! The way in: bytes of a ready socket, its messages, the batch of its worker.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -97,7 +98,7 @@ impl<'a> Intake<'a> {
                 };
                 self.message(bytes, flags);
             }
-            Item::Binary(bytes) => self.message(bytes, 0),
+            Item::Binary(bytes) => self.message(bytes.into(), 0),
             Item::Ping(payload) => self.pong(payload),
             Item::Pong(_) => {}
             Item::Close { code, reason } => {
@@ -108,12 +109,12 @@ impl<'a> Intake<'a> {
         ControlFlow::Continue(())
     }
 
-    fn message(&mut self, bytes: &[u8], flags: u8) {
+    fn message(&mut self, bytes: Cow<'_, [u8]>, flags: u8) {
         self.outcome.messages += 1;
         match &mut self.routed {
             None => self.batch.message(self.origin, bytes, flags),
-            Some(routed) if flags & FLAG_TEXT != 0 => routed.add(Opcode::Text, bytes),
-            Some(routed) => routed.add(Opcode::Binary, bytes),
+            Some(routed) if flags & FLAG_TEXT != 0 => routed.add(Opcode::Text, &bytes),
+            Some(routed) => routed.add(Opcode::Binary, &bytes),
         }
     }
 
@@ -432,7 +433,8 @@ fn take_early(early: &mut HashMap<u32, Bytes>, key: u32, buffer: &mut [u8]) -> O
 /// What an item counts as, and the length of its payload. A goodbye costs nothing.
 fn arrival(item: &Item<'_>) -> Option<(Arrival, usize)> {
     match item {
-        Item::Text { bytes, .. } | Item::Binary(bytes) => Some((Arrival::Message, bytes.len())),
+        Item::Text { bytes, .. } => Some((Arrival::Message, bytes.len())),
+        Item::Binary(bytes) => Some((Arrival::Message, bytes.len())),
         Item::Ping(payload) => Some((Arrival::Ping, payload.len())),
         Item::Pong(payload) => Some((Arrival::Pong, payload.len())),
         Item::Close { .. } => None,

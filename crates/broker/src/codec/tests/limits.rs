@@ -152,8 +152,8 @@ fn whole_frames_are_neither_copied_nor_held() {
     let buffer = bytes.as_ptr_range();
     let mut borrowed = 0;
     let result = decoder.decode(&mut bytes, ROOMY, None, |item| {
-        let payload = match item {
-            Item::Text { bytes, .. } => bytes,
+        let payload = match &item {
+            Item::Text { bytes, .. } => &**bytes,
             Item::Binary(bytes) | Item::Ping(bytes) | Item::Pong(bytes) => bytes,
             Item::Close { reason, .. } => reason.as_bytes(),
         };

@@ -34,7 +34,7 @@ impl From<Item<'_>> for Got {
     fn from(item: Item<'_>) -> Self {
         match item {
             Item::Text { bytes, ascii } => {
-                let text = std::str::from_utf8(bytes).expect("the decoder promises UTF-8");
+                let text = std::str::from_utf8(&bytes).expect("the decoder promises UTF-8");
                 Got::Text(text.to_owned(), ascii)
             }
             Item::Binary(bytes) => Got::Binary(bytes.to_vec()),
