@@ -12,8 +12,7 @@ use neon::sys::bindings as node_api;
 use crate::host;
 
 /// So large a string is worth being made without a copy, in bytes: V8 gives it pages of its own, which the kernel has to
-/// fill with zeros first. An echo of 1 MiB takes 21 % less CPU time this way; at 16 KiB it would take 6 to 16 % more, for
-/// what is collected has to be given back one by one.
+/// fill with zeros first. Smaller ones cost more this way, for each has to be given back by a call (`docs/performance.md`).
 const SHORTEST: usize = 128 * 1024;
 
 /// V8 refuses strings of 512 MiB and more, and what it refuses nobody would free.
