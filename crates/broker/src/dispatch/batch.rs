@@ -124,7 +124,12 @@ impl Batch {
 
     pub(crate) fn message(&mut self, of: Origin<'_>, payload: Cow<'_, [u8]>, flags: u8) {
         if flags & FLAG_TEXT != 0 && payload.len() >= LARGE {
-            return self.large_text(of, payload.into_owned().into(), flags);
+            let mut text = payload.into_owned();
+            // A message that came in fragments may have twice the room that it needs, and counts without it.
+            if text.capacity() - text.len() > text.len() / 8 {
+                text.shrink_to_fit();
+            }
+            return self.large_text(of, text.into(), flags);
         }
         let flags = u32::from(flags) << 8;
         self.record(
@@ -308,6 +313,17 @@ mod tests {
         );
         assert_eq!(events.next(), Some(Event::Abort { request }));
         assert_eq!(events.next(), None);
+    }
+
+    #[test]
+    fn a_large_text_holds_no_more_than_it_counts() {
+        let mut fragmented = Vec::with_capacity(2 * LARGE);
+        fragmented.resize(LARGE, b'a');
+        let mut batch = Batch::default();
+        let of = Origin::socket(socket(1), None, 0);
+        batch.message(of, fragmented.into(), FLAG_TEXT | FLAG_ASCII);
+        let text = Vec::from(batch.into_large_texts().remove(0));
+        assert_eq!((text.len(), text.capacity()), (LARGE, LARGE));
     }
 
     #[test]
