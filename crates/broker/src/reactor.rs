@@ -77,8 +77,8 @@ impl Readiness {
     /// What came of a read into `room` bytes.
     pub(crate) fn note_read(&mut self, result: &io::Result<usize>, room: usize) {
         let took_all = match result {
-            // The end itself comes with one more read.
-            Ok(length) => *length < room && SHORT_READ_TAKES_ALL && !self.ended,
+            // The end itself, and what broke it, come with one more read.
+            Ok(length) => *length < room && SHORT_READ_TAKES_ALL && !self.ended && !self.broken,
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         };
         self.readable &= !took_all;

@@ -1,4 +1,4 @@
-//! The byte stream under a connection. TLS will be one more variant here.
+//! The byte stream under a connection, for its task and then for its shard. TLS will be one more variant of [`Stream`].
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
@@ -94,6 +94,11 @@ impl Wire {
     /// The reactor has news.
     pub(crate) fn add(&mut self, news: Readiness) {
         self.readiness.add(news);
+    }
+
+    /// Whether a read is worth trying.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.readiness.readable
     }
 
     /// What is there to be read; `Pending` until there is news.

@@ -164,7 +164,7 @@ impl Shard {
     /// Reads a socket once; one that had a whole buffer comes again in the next turn, behind the others.
     pub(super) fn receive(&mut self, key: u32, reason: Reason) {
         loop {
-            if !self.sockets.contains(key as usize) || !self.may_read(key, reason) {
+            if !self.has_news(key) || !self.may_read(key, reason) {
                 return;
             }
             let socket = &mut self.sockets[key as usize];
@@ -201,6 +201,13 @@ impl Shard {
             self.staging.hand_over_large(self.handle.index);
             // Once more: usually nothing is left to read, which is known by now, or only the end.
         }
+    }
+
+    /// Whether something may have come of this socket. One that has nothing to say waits for no worker.
+    fn has_news(&self, key: u32) -> bool {
+        let socket = self.sockets.get(key as usize);
+        let wire = socket.and_then(|socket| socket.wire.as_ref());
+        wire.is_some_and(|wire| wire.is_readable() || self.early.contains_key(&key))
     }
 
     /// Whether this socket may be read now; if it has to wait for its full worker it is parked until that has room.
