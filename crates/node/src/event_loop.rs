@@ -18,7 +18,7 @@ use neon::sys::bindings as node_api;
 use crate::host;
 
 /// What runs on the thread of the event loop, with the number that was given for it. `process.nextTick` and promises
-/// that it leaves are seen to behind it. It must not panic.
+/// that it leaves are seen to behind it. It must not panic: nobody is above it, and the process would end.
 pub(crate) type OnSignal = fn(&mut Cx, u32);
 
 /// Wakes one event loop, which it does not keep alive. Whoever makes one calls [`close`](Self::close), or leaves that

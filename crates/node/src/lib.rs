@@ -20,7 +20,7 @@
 //! | [`external_text`] | large texts that JavaScript gets without a copy |
 //! | [`host`] | functions of the runtime that Neon does not know |
 //!
-//! **No export throws.** A refusal is a return value, which the TypeScript turns into its own error class: Node-API
+//! **No export throws**, unless this library has panicked. A refusal is a return value, which the TypeScript turns into its own error class: Node-API
 //! cannot throw in a thread that is being terminated, and Neon answers that with an abort of the process.
 
 mod calls;

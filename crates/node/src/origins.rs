@@ -1,7 +1,7 @@
 //! The application's function that judges origins: questions from the I/O threads to the JavaScript thread that started
 //! the server, and its answers back.
 //!
-//! Like the events of a worker, questions wait in a queue, and one closure at most is under way for all of them.
+//! Like the events of a worker, questions wait in a queue, and one wake-up at most is under way for all of them.
 
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
