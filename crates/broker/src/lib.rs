@@ -62,6 +62,7 @@ mod http;
 pub mod id;
 pub mod limits;
 pub mod listener;
+pub mod memory;
 mod message;
 pub mod name;
 pub mod options;

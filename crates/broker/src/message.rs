@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::codec::{self, MAX_HEADER, Opcode};
 use crate::compression::Compression;
+use crate::memory;
 use crate::outbox::COPY_UP_TO;
 use crate::registry::SocketEntry;
 
@@ -43,7 +44,8 @@ impl<'a> OutboundMessage<'a> {
     }
 
     /// A text message that stands where its frame will be, so that it is not copied: `bytes` begins with [`HEADER_ROOM`]
-    /// bytes of any content, and what follows is the text. The caller vouches for UTF-8.
+    /// bytes of any content, and what follows is the text. The caller vouches for UTF-8. Memory that [`memory::take`] gave
+    /// is kept for the next one.
     ///
     /// # Panics
     /// When `bytes` are fewer than these.
@@ -52,7 +54,7 @@ impl<'a> OutboundMessage<'a> {
         let (header, size) = codec::header(Opcode::Text, bytes.len() - HEADER_ROOM);
         let start = HEADER_ROOM - size;
         bytes[start..HEADER_ROOM].copy_from_slice(&header[..size]);
-        let frame = Bytes::from(bytes).slice(start..);
+        let frame = memory::share(bytes).slice(start..);
         Self {
             opcode: Opcode::Text,
             payload: &[],

@@ -7,15 +7,14 @@
 //! **No handle is sent to after it was closed, and none is open when its environment ends**: libuv forbids the one, and
 //! Node ends the process for the other. A cleanup hook closes what is still open, and Node waits for it.
 
-use std::ffi::{CStr, c_int, c_void};
-use std::mem;
-use std::ptr::{self, NonNull};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
 
-use crate::host;
+use crate::host::host_functions;
 
 /// What runs on the thread of the event loop, with the number that was given for it. `process.nextTick` and promises
 /// that it leaves are seen to behind it. It must not panic: nobody is above it, and the process would end.
@@ -56,7 +55,7 @@ impl LoopSignal {
     /// **The event loop has to be libuv's**, which is for the caller to know: other runtimes have functions of these
     /// names that end the process.
     pub(crate) fn new(cx: &mut Cx, on_signal: OnSignal, argument: u32) -> Option<Arc<Self>> {
-        let host = host_functions()?;
+        let host = HostFunctions::get()?;
         let env = cx.to_raw();
         let name = cx.string("wsbroker").to_raw();
         let signal = Arc::new(Self {
@@ -133,7 +132,7 @@ impl LoopSignal {
 /// The event loop was woken. Nothing is above this but libuv and Node's loop, so what Node-API sets up for a callback is
 /// set up here: values of its own, and what runs behind every callback.
 unsafe extern "C" fn on_async(handle: *mut c_void) {
-    let Some(host) = host_functions() else {
+    let Some(host) = HostFunctions::get() else {
         return;
     };
     // SAFETY: libuv calls this for an open handle on the thread of its loop, where Node has entered the context. The
@@ -173,7 +172,7 @@ unsafe extern "C" fn on_cleanup(_hook: NodeCleanupHook, attachment: *mut c_void)
 
 /// libuv is done with the handle.
 unsafe extern "C" fn on_closed(handle: *mut c_void) {
-    let Some(host) = host_functions() else {
+    let Some(host) = HostFunctions::get() else {
         return;
     };
     // SAFETY: libuv calls this once, on the thread of the loop, and uses the handle no more. The attachment was boxed
@@ -207,35 +206,9 @@ type NodeCleanupHook = *mut c_void;
 type OnCleanup = unsafe extern "C" fn(NodeCleanupHook, *mut c_void);
 type OnHandle = unsafe extern "C" fn(*mut c_void);
 
-macro_rules! host_functions {
-    ($(fn $name:ident($($argument:ty),+) $(-> $result:ty)?;)+) => {
-        /// What Neon does not bind, by the names and signatures of `node_api.h` and `uv.h`.
-        struct HostFunctions {
-            $($name: unsafe extern "C" fn($($argument),+) $(-> $result)?,)+
-        }
-
-        impl HostFunctions {
-            fn find() -> Option<Self> {
-                $(
-                    let name = CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes());
-                    let $name = host::find(name.ok()?)?;
-                )+
-                // SAFETY: these are the signatures in both headers, which Node-API promises for ever and libuv for all of
-                // its versions 1. What was found is not null.
-                unsafe {
-                    Some(Self {
-                        $($name: mem::transmute::<
-                            NonNull<c_void>,
-                            unsafe extern "C" fn($($argument),+) $(-> $result)?,
-                        >($name),)+
-                    })
-                }
-            }
-        }
-    };
-}
-
 host_functions! {
+    /// By the names and signatures of `node_api.h` and `uv.h`.
+    struct HostFunctions;
     fn napi_get_uv_event_loop(node_api::Env, *mut *mut c_void) -> c_int;
     fn napi_async_init(node_api::Env, node_api::Value, node_api::Value, *mut NodeAsyncContext) -> c_int;
     fn napi_async_destroy(node_api::Env, NodeAsyncContext) -> c_int;
@@ -272,10 +245,4 @@ impl HostFunctions {
         let size = unsafe { (self.uv_handle_size)(ASYNC_HANDLE) };
         size.div_ceil(size_of::<Block>())
     }
-}
-
-/// `None` where one of them is missing.
-fn host_functions() -> Option<&'static HostFunctions> {
-    static FUNCTIONS: OnceLock<Option<HostFunctions>> = OnceLock::new();
-    FUNCTIONS.get_or_init(HostFunctions::find).as_ref()
 }

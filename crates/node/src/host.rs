@@ -21,3 +21,44 @@ pub(crate) fn find(name: &CStr) -> Option<NonNull<c_void>> {
     let found = unsafe { GetProcAddress(GetModuleHandleW(std::ptr::null()), name.as_ptr().cast()) };
     NonNull::new(found? as *mut c_void)
 }
+
+/// Makes a struct of functions of the host, looked up together, with a `get` that gives it: `None` where one of them is
+/// missing. **Names and signatures have to be those of the host's headers**, which Node-API promises for ever and libuv for
+/// all of its versions 1.
+macro_rules! host_functions {
+    (
+        $(#[$attribute:meta])*
+        struct $functions:ident;
+        $(fn $name:ident($($argument:ty),+) $(-> $result:ty)?;)+
+    ) => {
+        $(#[$attribute])*
+        struct $functions {
+            $($name: unsafe extern "C" fn($($argument),+) $(-> $result)?,)+
+        }
+
+        impl $functions {
+            fn get() -> Option<&'static Self> {
+                static FOUND: std::sync::OnceLock<Option<$functions>> = std::sync::OnceLock::new();
+                FOUND.get_or_init(Self::find).as_ref()
+            }
+
+            fn find() -> Option<Self> {
+                $(
+                    let name = std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes());
+                    let $name = $crate::host::find(name.ok()?)?;
+                )+
+                // SAFETY: a function of such a name has that signature, and what was found is not null.
+                unsafe {
+                    Some(Self {
+                        $($name: std::mem::transmute::<
+                            std::ptr::NonNull<std::ffi::c_void>,
+                            unsafe extern "C" fn($($argument),+) $(-> $result)?,
+                        >($name),)+
+                    })
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use host_functions;

@@ -17,7 +17,7 @@
 //! | [`log`] | the engine's log lines on stderr |
 //! | [`convert`] | JavaScript values to and from the engine's types |
 //! | [`value`] | what Node-API tells of one value |
-//! | [`external_text`] | large texts that JavaScript gets without a copy |
+//! | [`large_text`] | large texts that JavaScript gets without a copy |
 //! | [`host`] | functions of the runtime that Neon does not know |
 //!
 //! **No export throws**, unless this library has panicked. A refusal is a return value, which the TypeScript turns into its own error class: Node-API
@@ -28,9 +28,9 @@ mod convert;
 mod direct;
 mod environment;
 mod event_loop;
-mod external_text;
 mod host;
 mod keep_alive;
+mod large_text;
 mod listen_options;
 mod log;
 mod origins;

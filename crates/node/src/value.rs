@@ -8,7 +8,7 @@ use std::{ptr, slice};
 
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
-use wsbroker_engine::HEADER_ROOM;
+use wsbroker_engine::{HEADER_ROOM, memory};
 
 /// Strings up to about this many bytes are decoded in one call and without an allocation. Most messages and nearly all
 /// channel names are shorter.
@@ -106,7 +106,7 @@ impl<'cx> RawValue<'cx> {
         };
         loop {
             let room = length + LONGEST_CHARACTER_AND_NUL;
-            let mut text = Vec::with_capacity(HEADER_ROOM + room);
+            let mut text = memory::take(HEADER_ROOM + room);
             text.resize(HEADER_ROOM, 0);
             let written = self
                 .write_utf8(&mut text.spare_capacity_mut()[..room])

@@ -17,8 +17,7 @@ use neon::types::buffer::TypedArray;
 use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
 
 use crate::event_loop::LoopSignal;
-use crate::external_text::external_text;
-use crate::{broker, convert, environment};
+use crate::{broker, convert, environment, large_text};
 
 pub(crate) struct RegisteredWorker {
     handle: u32,
@@ -283,7 +282,7 @@ pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
     };
     debug_assert!(str::from_utf8(&text).is_ok());
     let is_ascii = cx.argument::<JsBoolean>(1)?.value(&mut cx);
-    if is_ascii && let Some(string) = external_text(&mut cx, &text) {
+    if is_ascii && let Some(string) = large_text::of_ascii(&mut cx, &text) {
         return Ok(string);
     }
     // SAFETY: the decoder lets no text through that is no UTF-8, and a walk through a large one would be felt.

@@ -5,6 +5,7 @@ use super::frame::{FrameHeader, MAX_MASKED_HEADER};
 use super::inflate::{Inflation, Postponed, most_compressed};
 use super::message::{self, Kind, Message};
 use super::{Opcode, Violation, mask, utf8};
+use crate::memory;
 use std::borrow::Cow;
 use std::mem;
 use std::ops::ControlFlow;
@@ -354,7 +355,12 @@ impl Unfinished {
                     bytes: Cow::Owned(bytes),
                     ascii,
                 },
-                Kind::Binary => Item::Binary(&bytes),
+                Kind::Binary => {
+                    let delivered = deliver(Item::Binary(&bytes), sink);
+                    memory::give_back(bytes);
+                    delivered?;
+                    return Ok(rest);
+                }
                 Kind::Compressed(opcode) => {
                     let payload = Cow::Owned(bytes);
                     deliver_inflated(opcode, payload, max_message, inflation, sink)?;

@@ -4,6 +4,7 @@
 use super::Opcode;
 use super::close::{self, MAX_REASON};
 use super::frame::{FIN, LENGTH_16, LENGTH_64, MAX_SHORT_LENGTH, RSV1};
+use crate::memory;
 use bytes::Bytes;
 
 /// The most bytes [`header`] fills: two, and a length of eight.
@@ -54,10 +55,10 @@ pub(super) fn write_header(
 /// For text the caller vouches for UTF-8. Control frames have functions of their own, which keep to their limit.
 pub fn encode_frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     let (header, size) = header(opcode, payload.len());
-    let mut frame = Vec::with_capacity(size + payload.len());
+    let mut frame = memory::take(size + payload.len());
     frame.extend_from_slice(&header[..size]);
     frame.extend_from_slice(payload);
-    frame.into()
+    memory::share(frame)
 }
 
 /// The same message compressed: `payload` replaces that of `frame`, a data frame that [`encode_frame`] made, and RSV1 says

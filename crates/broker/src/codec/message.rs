@@ -2,6 +2,8 @@
 
 use super::utf8::Utf8Stream;
 use super::{Opcode, Violation};
+use crate::memory;
+use std::mem;
 
 /// What has arrived of a data message so far, unmasked and in order.
 #[derive(Debug)]
@@ -76,13 +78,15 @@ impl Message {
 /// Appends `piece` to a buffer that will not get longer than `most` bytes.
 ///
 /// Memory follows what has arrived, not what was declared, or every socket could claim the limit with one header.
-/// It doubles, so that any number of pieces costs linear time, but stops at `most`.
+/// It doubles, so that any number of pieces costs linear time, but stops at `most`, or the next larger
+/// [size](memory::take).
 pub(super) fn extend(buffer: &mut Vec<u8>, piece: &[u8], most: usize) {
     let needed = buffer.len() + piece.len();
     if needed > buffer.capacity() {
         let doubled = buffer.capacity().saturating_mul(2);
-        let capacity = doubled.min(most).max(needed);
-        buffer.reserve_exact(capacity - buffer.len());
+        let mut larger = memory::take(doubled.min(most).max(needed));
+        larger.extend_from_slice(buffer);
+        memory::give_back(mem::replace(buffer, larger));
     }
     buffer.extend_from_slice(piece);
 }
@@ -104,7 +108,7 @@ mod tests {
         }
         assert_eq!(
             capacities,
-            [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_000]
+            [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10 * 1024]
         );
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::record::{Event, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, Record, align, kind, word};
 use crate::id::{RequestId, SocketId};
+use crate::memory;
 
 /// Texts from this size on stand beside the buffer. Below it a copy costs less than the call that fetches one. Bytes never do:
 /// a handler gets a view of the buffer.
@@ -124,12 +125,7 @@ impl Batch {
 
     pub(crate) fn message(&mut self, of: Origin<'_>, payload: Cow<'_, [u8]>, flags: u8) {
         if flags & FLAG_TEXT != 0 && payload.len() >= LARGE {
-            let mut text = payload.into_owned();
-            // A message that came in fragments may have twice the room that it needs, and counts without it.
-            if text.capacity() - text.len() > text.len() / 8 {
-                text.shrink_to_fit();
-            }
-            return self.large_text(of, text.into(), flags);
+            return self.large_text(of, memory::share(owned(payload)), flags);
         }
         let flags = u32::from(flags) << 8;
         self.record(
@@ -220,6 +216,19 @@ impl Batch {
         self.messages += u32::from(kind == kind::MESSAGE);
         self.closes += u32::from(kind == kind::CLOSE);
         self.requests += u32::from(kind >= kind::REQUEST);
+    }
+}
+
+/// A message that came in fragments may have twice the room that it needs, and counts without it.
+fn owned(payload: Cow<'_, [u8]>) -> Vec<u8> {
+    match payload {
+        Cow::Owned(bytes) if bytes.capacity() - bytes.len() <= bytes.len() / 4 => bytes,
+        Cow::Owned(bytes) => {
+            let fitting = memory::copy(&bytes);
+            memory::give_back(bytes);
+            fitting
+        }
+        Cow::Borrowed(bytes) => memory::copy(bytes),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::codec::{
 use crate::dispatch::batch::{Batch, Origin};
 use crate::dispatch::record::{FLAG_ASCII, FLAG_TEXT};
 use crate::limits::socket::{Arrival, Exceeded, Meter, Verdict};
+use crate::memory;
 use crate::options::SlowConsumer;
 use crate::outbox::{Outbox, Runs};
 use crate::registry::{Reservation, SocketEntry};
@@ -113,8 +114,18 @@ impl<'a> Intake<'a> {
         self.outcome.messages += 1;
         match &mut self.routed {
             None => self.batch.message(self.origin, bytes, flags),
-            Some(routed) if flags & FLAG_TEXT != 0 => routed.add(Opcode::Text, &bytes),
-            Some(routed) => routed.add(Opcode::Binary, &bytes),
+            Some(routed) => {
+                let is_text = flags & FLAG_TEXT != 0;
+                let opcode = if is_text {
+                    Opcode::Text
+                } else {
+                    Opcode::Binary
+                };
+                routed.add(opcode, &bytes);
+                if let Cow::Owned(bytes) = bytes {
+                    memory::give_back(bytes);
+                }
+            }
         }
     }
 

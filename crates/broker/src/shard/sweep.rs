@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::socket::Phase;
 use super::turn::Shard;
 use crate::codec::{PING, close};
+use crate::memory;
 use crate::outbox::Runs;
 use crate::registry::Reservation;
 use bytes::Bytes;
@@ -33,6 +34,7 @@ impl Shard {
         if self.sockets.is_empty() && self.requests.is_empty() {
             if self.sweep.next.take().is_some() {
                 self.runs = Runs::default(); // nobody is left who would need them
+                memory::rest();
             }
             return None;
         }
@@ -79,6 +81,7 @@ impl Shard {
         self.sweep.cursor = if to == capacity { 0 } else { to };
         if self.sweep.cursor == 0 {
             self.runs.halve();
+            memory::age();
         }
         for key in from..to {
             self.sweep_socket(key as u32);

@@ -1,0 +1,290 @@
+//! Memory of large messages, which goes from one to the next.
+//!
+//! A large message is put together by one thread and let go by another, and its frame goes the other way. Allocators
+//! give such memory back to the kernel, and to get it again, page by page, takes longer than to send what stands in it
+//! (`docs/performance.md`). So it is kept here for a while, and what nobody has needed for a second goes back.
+
+use std::array;
+use std::mem;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// Smaller memory is the allocator's business, in bytes.
+const SHORTEST: usize = 8 * 1024;
+
+/// Larger memory too: messages of this size are too rare to wait for each other.
+const LONGEST: usize = 4 * 1024 * 1024;
+
+/// Sizes from one power of two to the next: at most a quarter more than what is asked for.
+const STEPS: usize = 4;
+
+const SIZES: usize = (LONGEST / SHORTEST).ilog2() as usize * STEPS + 1;
+
+/// So much is kept at the most, in bytes.
+const MOST_FREE: usize = 64 * 1024 * 1024;
+
+/// What nobody has needed for so long goes back to the allocator.
+const AGE: Duration = Duration::from_secs(1);
+
+static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
+
+/// Empty memory for at least `capacity` bytes, and for at most a quarter more.
+#[must_use]
+pub fn take(capacity: usize) -> Vec<u8> {
+    POOL.take(capacity)
+}
+
+/// Keeps the memory for the next one, if [`take`] gave it.
+pub(crate) fn give_back(memory: Vec<u8>) {
+    POOL.give_back(memory);
+}
+
+/// Bytes whose memory [`take`] gave, which is kept for the next one when nobody has them any more.
+#[must_use]
+pub(crate) fn share(bytes: Vec<u8>) -> Bytes {
+    if Size::of(bytes.capacity()).is_none() {
+        return bytes.into();
+    }
+    Bytes::from_owner(Shared(bytes))
+}
+
+/// Memory of its own for `bytes`.
+pub(crate) fn copy(bytes: &[u8]) -> Vec<u8> {
+    let mut memory = take(bytes.len());
+    memory.extend_from_slice(bytes);
+    memory
+}
+
+/// To be called now and then while there is a client: what was not needed of late goes back to the allocator.
+pub(crate) fn age() {
+    POOL.age(Instant::now());
+}
+
+/// Gives everything back, and what comes is not kept until somebody takes memory again: the last client has left, and nobody
+/// may ever call [`age`].
+pub(crate) fn rest() {
+    POOL.rest();
+}
+
+struct Shared(Vec<u8>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        give_back(mem::take(&mut self.0));
+    }
+}
+
+/// A size of memory that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size {
+    index: usize,
+    bytes: usize,
+}
+
+impl Size {
+    /// The smallest for `capacity` bytes; `None` for what is not kept.
+    fn of(capacity: usize) -> Option<Self> {
+        if !(SHORTEST..=LONGEST).contains(&capacity) {
+            return None;
+        }
+        // The last power of two below, and how many steps of a quarter of it lead to the capacity: 5 to 8.
+        let exponent = (capacity - 1).ilog2();
+        let step = (1 << exponent) / STEPS;
+        let steps = capacity.div_ceil(step);
+        let octave = (exponent + 1 - SHORTEST.ilog2()) as usize;
+        Some(Self {
+            index: (octave + 1) * STEPS + steps - 3 * STEPS,
+            bytes: steps * step,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Pool {
+    sizes: [Mutex<Free>; SIZES],
+    /// What all of them keep, in bytes.
+    free: AtomicUsize,
+    resting: AtomicBool,
+    aged: Mutex<Instant>,
+}
+
+/// Memory of one size. What came last goes first: a cache may still have it.
+#[derive(Debug, Default)]
+struct Free {
+    memory: Vec<Vec<u8>>,
+    /// The fewest there have been since the last look: so many were not needed.
+    fewest: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            sizes: array::from_fn(|_| Mutex::default()),
+            free: AtomicUsize::new(0),
+            resting: AtomicBool::new(false),
+            aged: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Pool {
+    fn take(&self, capacity: usize) -> Vec<u8> {
+        let Some(size) = Size::of(capacity) else {
+            return Vec::with_capacity(capacity);
+        };
+        if self.resting.load(Ordering::Relaxed) {
+            self.resting.store(false, Ordering::Relaxed);
+        }
+        let mut free = self.sizes[size.index].lock();
+        match free.memory.pop() {
+            Some(memory) => {
+                free.fewest = free.fewest.min(free.memory.len());
+                drop(free);
+                self.free.fetch_sub(size.bytes, Ordering::Relaxed);
+                memory
+            }
+            None => {
+                drop(free);
+                Vec::with_capacity(size.bytes)
+            }
+        }
+    }
+
+    fn give_back(&self, mut memory: Vec<u8>) {
+        let Some(size) = Size::of(memory.capacity()).filter(|s| s.bytes == memory.capacity())
+        else {
+            return;
+        };
+        if self.resting.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.free.fetch_add(size.bytes, Ordering::Relaxed) + size.bytes > MOST_FREE {
+            self.free.fetch_sub(size.bytes, Ordering::Relaxed);
+            return;
+        }
+        memory.clear();
+        self.sizes[size.index].lock().memory.push(memory);
+    }
+
+    fn age(&self, now: Instant) {
+        {
+            let Some(mut aged) = self.aged.try_lock() else {
+                return; // another thread is at it
+            };
+            if now.saturating_duration_since(*aged) < AGE {
+                return;
+            }
+            *aged = now;
+        }
+        self.release(|free| free.fewest);
+    }
+
+    fn rest(&self) {
+        self.resting.store(true, Ordering::Relaxed);
+        self.release(|free| free.memory.len());
+    }
+
+    /// Gives so many of each size back to the allocator, those first that came first.
+    fn release(&self, count: impl Fn(&Free) -> usize) {
+        for size in &self.sizes {
+            let mut free = size.lock();
+            let count = count(&free);
+            let released: Vec<_> = free.memory.drain(..count).collect();
+            free.fewest = free.memory.len();
+            drop(free);
+            let bytes = released.iter().map(Vec::capacity).sum();
+            self.free.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_capacity_has_the_next_size() {
+        let mut sizes = Vec::new();
+        for capacity in SHORTEST..=LONGEST {
+            let size = Size::of(capacity).expect("a size that is kept");
+            assert!(size.bytes >= capacity && size.bytes - capacity <= capacity / STEPS);
+            assert_eq!(Size::of(size.bytes), Some(size));
+            if sizes.last() != Some(&size) {
+                assert_eq!(size.index, sizes.len());
+                sizes.push(size);
+            }
+        }
+        assert_eq!(sizes.len(), SIZES);
+        assert_eq!(Size::of(SHORTEST - 1), None);
+        assert_eq!(Size::of(LONGEST + 1), None);
+    }
+
+    #[test]
+    fn memory_goes_from_one_to_the_next_and_comes_back_empty() {
+        let pool = Pool::default();
+        let mut first = pool.take(100_000);
+        first.extend_from_slice(&[1; 100_000]);
+        let address = first.as_ptr();
+        pool.give_back(first);
+        let again = pool.take(90_000);
+        assert_ne!(again.as_ptr(), address, "another size");
+        let again = pool.take(110_000);
+        assert_eq!((again.as_ptr(), again.len()), (address, 0));
+    }
+
+    #[test]
+    fn what_nobody_needs_goes_back_and_what_is_used_stays() {
+        let pool = Pool::default();
+        let began = Instant::now();
+        let taken: Vec<_> = (0..10).map(|_| pool.take(SHORTEST)).collect();
+        taken.into_iter().for_each(|memory| pool.give_back(memory));
+        pool.age(began + AGE);
+        assert_eq!(pool.free.load(Ordering::Relaxed), 10 * SHORTEST);
+        // Three at a time.
+        for _ in 0..5 {
+            let taken: Vec<_> = (0..3).map(|_| pool.take(SHORTEST)).collect();
+            taken.into_iter().for_each(|memory| pool.give_back(memory));
+        }
+        pool.age(began + AGE + AGE / 2);
+        assert_eq!(pool.free.load(Ordering::Relaxed), 10 * SHORTEST, "too soon");
+        pool.age(began + 2 * AGE);
+        assert_eq!(pool.free.load(Ordering::Relaxed), 3 * SHORTEST);
+        pool.age(began + 3 * AGE);
+        assert_eq!(pool.free.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn it_keeps_no_more_than_the_most_and_nothing_while_it_rests() {
+        let pool = Pool::default();
+        let taken: Vec<_> = (0..20).map(|_| pool.take(LONGEST)).collect();
+        taken.into_iter().for_each(|memory| pool.give_back(memory));
+        assert_eq!(pool.free.load(Ordering::Relaxed), MOST_FREE);
+        pool.rest();
+        assert_eq!(pool.free.load(Ordering::Relaxed), 0);
+        let late = Vec::with_capacity(LONGEST);
+        pool.give_back(late);
+        assert_eq!(pool.free.load(Ordering::Relaxed), 0);
+        let taken = pool.take(LONGEST);
+        pool.give_back(taken);
+        assert_eq!(pool.free.load(Ordering::Relaxed), LONGEST);
+    }
+
+    #[test]
+    fn memory_that_was_not_taken_here_is_not_kept() {
+        let pool = Pool::default();
+        for capacity in [1, SHORTEST - 1, SHORTEST + 1, LONGEST + 1] {
+            pool.give_back(Vec::with_capacity(capacity));
+        }
+        assert_eq!(pool.free.load(Ordering::Relaxed), 0);
+    }
+}
