@@ -18,6 +18,7 @@ import {
 import { checkBanTime, checkNetwork } from './clients.cjs';
 import { corkForThisTask } from './cork.cjs';
 import { WsBrokerError } from './errors.cjs';
+import { toMessage } from './large-text.cjs';
 import { native } from './native.cjs';
 import { checkRoute } from './route.cjs';
 import { startServer } from './server.cjs';
@@ -120,7 +121,7 @@ export function registerWorkerThread(worker: WorkerHandlers): Registration {
  */
 export function send(socketId: SocketId, data: Data): boolean {
   const id = checkSocketId(socketId);
-  const message = checkData(data);
+  const message = toMessage(checkData(data));
   corkForThisTask();
   return native.send(id, message);
 }
@@ -136,7 +137,7 @@ export function send(socketId: SocketId, data: Data): boolean {
  */
 export function sendToChannel(channel: ChannelName, data: Data, options?: { except?: SocketId | undefined }): number {
   const name = checkChannelName(channel);
-  const message = checkData(data);
+  const message = toMessage(checkData(data));
   const except = options === undefined ? NOBODY : checkExcept(options);
   corkForThisTask();
   return native.sendToChannel(name, message, except);
@@ -159,7 +160,7 @@ function checkExcept(value: unknown): number {
  * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
  */
 export function broadcast(data: Data): number {
-  const message = checkData(data);
+  const message = toMessage(checkData(data));
   corkForThisTask();
   return native.broadcast(message);
 }

@@ -14,6 +14,9 @@ import type { Ban } from './types.cjs';
 /** What the addon takes as data: a string as text, or bytes of this thread alone. */
 export type NativeData = string | Uint8Array;
 
+/** What it takes as a message: data, or null for the large text that this thread took last, which is not copied then. */
+export type NativeMessage = NativeData | null;
+
 /** The options of a server, every one of them present. Times in ms, sizes in bytes. */
 export interface NativeStartOptions {
   bind: string;
@@ -112,10 +115,10 @@ export interface Native {
     onStopped: (closed: number, forced: number) => void,
   ): boolean;
 
-  send(socketId: number, data: NativeData): boolean;
+  send(socketId: number, message: NativeMessage): boolean;
   /** `except`: a socket id, or 0 for none. */
-  sendToChannel(channel: NativeData, data: NativeData, except: number): number;
-  broadcast(data: NativeData): number;
+  sendToChannel(channel: NativeData, message: NativeMessage, except: number): number;
+  broadcast(message: NativeMessage): number;
   close(socketId: number, code: number, reason: string): boolean;
   /**
    * A handler of this socket did not come to an end in its time: closes the socket with 1011 if it is still open, and

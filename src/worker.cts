@@ -10,6 +10,7 @@ import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './b
 import { corkedByBatches, corkForThisTask } from './cork.cjs';
 import { HandlerClock } from './deadlines.cjs';
 import { WsBrokerError } from './errors.cjs';
+import { forgetLargeText, takeLargeText } from './large-text.cjs';
 import { native } from './native.cjs';
 import { isThenable, report, reportTo, stopReportingTo } from './report.cjs';
 import { PackedRequest } from './request.cjs';
@@ -69,7 +70,7 @@ export class WorkerThread {
   readonly #busySockets = new Map<SocketId, Backlog>();
   /** Sockets that are closed because a handler hung: what still comes of them but the close event is left out. */
   readonly #givenUp = new Set<SocketId>();
-  readonly #takeLargeText = (isAscii: boolean) => native.takeLargeText(this.#handle, isAscii);
+  readonly #takeLargeText = (isAscii: boolean) => takeLargeText(this.#handle, isAscii);
   readonly #clock = new HandlerClock((id) => this.#giveUp(id));
   /** Requests whose handler has returned a promise; undefined once nobody waits for the answer any more. */
   readonly #openRequests = new Map<number, PackedRequest | undefined>();
@@ -136,6 +137,7 @@ export class WorkerThread {
     let isMoreWaiting = true;
     corkedByBatches(() => {
       for (let count = 0; count < BATCHES_PER_TURN && isMoreWaiting; count += 1) {
+        forgetLargeText();
         const bytes = native.take(this.#handle);
         if (bytes === undefined) isMoreWaiting = false;
         else this.#dispatch(new Batch(bytes, this.#takeLargeText));

@@ -39,10 +39,14 @@ function serveEcho(t) {
     t,
     {
       handleSocketMessage(data, socketId) {
-        if (data === 'join') subscribe(socketId, 'everybody');
-        if (data === 'lone') send(socketId, `${'a'.repeat(9000)}\ud800`);
+        if (data === 'join') send(socketId, `${subscribe(socketId, 'everybody')}`);
+        else if (data === 'lone') send(socketId, `${'a'.repeat(9000)}\ud800`);
         else if (data.startsWith?.('to everybody')) sendToChannel('everybody', data);
-        else send(socketId, data);
+        else {
+          // What came is passed on; what is another text is taken out of its string.
+          send(socketId, data);
+          if (typeof data === 'string') send(socketId, `${data}!`);
+        }
       },
     },
     { maxBackpressure: 1 << 28 },
@@ -57,6 +61,48 @@ test('large texts and bytes come back as they went, in their order', async (t) =
     const echo = await client.inbox.next();
     assert.equal(typeof echo, typeof message, `message ${at}`);
     assert.ok(typeof echo === 'string' ? echo === message : message.equals(echo), `message ${at}`);
+    if (typeof message === 'string') assert.ok((await client.inbox.next()) === `${message}!`, `message ${at}, changed`);
+  }
+});
+
+test('a handler passes on what it got now, before, later and again', async (t) => {
+  const lengths = [10, 8192, 20_000, 131_072, 200_000];
+  const texts = lengths.flatMap((length) => ['a', 'b', 'é'].map((character) => character.repeat(length)));
+  let before = '';
+  const later = [];
+  const server = serve(
+    t,
+    {
+      async handleSocketMessage(text, socketId) {
+        if (text === 'the rest') {
+          for (const waiting of later) send(socketId, waiting);
+          return;
+        }
+        later.push(text);
+        send(socketId, text);
+        send(socketId, before);
+        send(socketId, `${text.slice(0, 5000)}${text.slice(5000)}`);
+        subscribe(socketId, 'mine');
+        sendToChannel('mine', text);
+        before = text;
+        await new Promise(setImmediate);
+        send(socketId, text);
+      },
+    },
+    { maxBackpressure: 1 << 28, compression: { threshold: 100_000 } },
+  );
+  const clients = await Promise.all([connect(t, server), connect(t, server, { perMessageDeflate: true })]);
+  for (const client of clients) {
+    before = '';
+    later.length = 0;
+    for (const text of texts) client.send(text);
+    client.send('the rest');
+    const expected = texts.flatMap((text, at) => [text, at === 0 ? '' : texts[at - 1], text, text, text]);
+    for (const [at, text] of [...expected, ...texts].entries()) {
+      assert.ok((await client.inbox.next()) === text, `message ${at}`);
+    }
+    client.terminate();
+    await within(once(client, 'close'), 'the close');
   }
 });
 
@@ -65,7 +111,7 @@ test('a large text reaches every subscriber', async (t) => {
   const clients = await Promise.all([connect(t, server), connect(t, server)]);
   for (const client of clients) {
     client.send('join');
-    assert.equal(await client.inbox.next(), 'join');
+    assert.equal(await client.inbox.next(), 'true');
   }
   const text = `to everybody: ${'é'.repeat(40_000)}`;
   clients[0].send(text);

@@ -52,13 +52,6 @@ pub(crate) fn share(bytes: Vec<u8>) -> Bytes {
     Bytes::from_owner(Shared(bytes))
 }
 
-/// Memory of its own for `bytes`.
-pub(crate) fn copy(bytes: &[u8]) -> Vec<u8> {
-    let mut memory = take(bytes.len());
-    memory.extend_from_slice(bytes);
-    memory
-}
-
 /// To be called now and then while there is a client: what was not needed of late goes back to the allocator.
 pub(crate) fn age() {
     POOL.age(Instant::now());

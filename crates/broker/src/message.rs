@@ -7,12 +7,9 @@ use bytes::Bytes;
 
 use crate::codec::{self, MAX_HEADER, Opcode};
 use crate::compression::Compression;
-use crate::memory;
+use crate::large_text::LargeText;
 use crate::outbox::COPY_UP_TO;
 use crate::registry::SocketEntry;
-
-/// How much room a frame's header takes at the most, in bytes.
-pub const HEADER_ROOM: usize = MAX_HEADER;
 
 /// A message to send: what it says, and its frame once it is shared.
 #[derive(Clone, Debug)]
@@ -43,22 +40,13 @@ impl<'a> OutboundMessage<'a> {
         Self::new(Opcode::Binary, bytes)
     }
 
-    /// A text message that stands where its frame will be, so that it is not copied: `bytes` begins with [`HEADER_ROOM`]
-    /// bytes of any content, and what follows is the text. The caller vouches for UTF-8. Memory that [`memory::take`] gave
-    /// is kept for the next one.
-    ///
-    /// # Panics
-    /// When `bytes` are fewer than these.
+    /// A text message that is not copied any more.
     #[must_use]
-    pub fn text_behind_room(mut bytes: Vec<u8>) -> Self {
-        let (header, size) = codec::header(Opcode::Text, bytes.len() - HEADER_ROOM);
-        let start = HEADER_ROOM - size;
-        bytes[start..HEADER_ROOM].copy_from_slice(&header[..size]);
-        let frame = memory::share(bytes).slice(start..);
+    pub fn large_text(text: &LargeText) -> Self {
         Self {
             opcode: Opcode::Text,
             payload: &[],
-            frame: frame.into(),
+            frame: text.frame().clone().into(),
         }
     }
 

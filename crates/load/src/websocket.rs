@@ -258,7 +258,7 @@ mod tests {
         Decoder::new()
             .decode(&mut bytes, 1 << 20, None, |item| {
                 match item {
-                    Item::Text { bytes, .. } => messages.push(bytes.into_owned()),
+                    Item::Text { bytes, .. } => messages.push(bytes.to_vec()),
                     Item::Binary(bytes) => messages.push(bytes.to_vec()),
                     _ => panic!("only messages"),
                 }

@@ -10,7 +10,9 @@ use neon::prelude::*;
 use neon::result::Throw;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
-use wsbroker_engine::{ChannelName, HEADER_ROOM, OutboundMessage, RequestId, Response, SocketId};
+use wsbroker_engine::{
+    ChannelName, HEADER_ROOM, LargeText, OutboundMessage, RequestId, Response, SocketId,
+};
 
 use crate::value::{Data, RawValue, SCRATCH_BYTES};
 
@@ -78,7 +80,10 @@ pub(crate) fn with_message_of<R>(
 fn as_message<R>(data: Data<'_>, use_message: impl FnOnce(&OutboundMessage<'_>) -> R) -> R {
     match data {
         Data::Text(text) => use_message(&OutboundMessage::utf8(text)),
-        Data::LongText(text) => use_message(&OutboundMessage::text_behind_room(text)),
+        Data::LongText(text) => {
+            use_message(&OutboundMessage::large_text(&LargeText::behind_room(text)))
+        }
+        Data::LastLargeText(text) => use_message(&OutboundMessage::large_text(&text)),
         Data::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
     }
 }
@@ -190,6 +195,7 @@ pub(crate) fn with_body<R>(
             Data::LongText(text) => Body::Long(Bytes::from(text).slice(HEADER_ROOM..)),
             Data::Bytes(bytes) if bytes.len() <= SHORT => Body::Short(bytes),
             Data::Bytes(bytes) => Body::Long(Bytes::copy_from_slice(bytes)),
+            Data::LastLargeText(text) => Body::Long(Bytes::copy_from_slice(text.as_bytes())),
         })
     })
 }

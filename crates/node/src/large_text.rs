@@ -1,11 +1,12 @@
-//! Strings of large texts.
+//! Large texts: their strings, and the one that a handler may pass on.
 
+use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-use bytes::Bytes;
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
+use wsbroker_engine::LargeText;
 
 use crate::host::host_functions;
 
@@ -29,14 +30,44 @@ host_functions! {
 
 const OK: c_int = 0;
 
+thread_local! {
+    /// What [`last`] gives.
+    static LAST: RefCell<Option<LargeText>> = const { RefCell::new(None) };
+}
+
+/// The large text that this thread was given last, until it takes its next batch. Most applications pass messages on as they
+/// are, and these are not copied.
+pub(crate) fn last() -> Option<LargeText> {
+    LAST.with_borrow(Clone::clone)
+}
+
+pub(crate) fn set_last(text: Option<LargeText>) {
+    LAST.set(text);
+}
+
+pub(crate) fn string<'cx>(
+    cx: &mut Cx<'cx>,
+    text: &LargeText,
+    is_ascii: bool,
+) -> JsResult<'cx, JsString> {
+    if is_ascii && let Some(string) = of_ascii(cx, text) {
+        return Ok(string);
+    }
+    debug_assert!(str::from_utf8(text.as_bytes()).is_ok());
+    // SAFETY: the decoder lets no text through that is no UTF-8, and a walk through a large one would be felt.
+    let text = unsafe { str::from_utf8_unchecked(text.as_bytes()) };
+    cx.try_string(text).or_throw(cx)
+}
+
 /// A string of ASCII, for which V8 need not look at the characters; a very large one is not copied either. `None` where the
 /// runtime has none such, or refuses.
-pub(crate) fn of_ascii<'cx>(cx: &mut Cx<'cx>, ascii: &Bytes) -> Option<Handle<'cx, JsString>> {
+fn of_ascii<'cx>(cx: &mut Cx<'cx>, text: &LargeText) -> Option<Handle<'cx, JsString>> {
+    let ascii = text.as_bytes();
     debug_assert!(ascii.is_ascii());
     let functions = Functions::get()?;
     let mut value: node_api::Value = ptr::null_mut();
     let status = if (SHORTEST_EXTERNAL..=LONGEST_EXTERNAL).contains(&ascii.len()) {
-        functions.create_external(cx.to_raw(), ascii, &mut value)
+        functions.create_external(cx.to_raw(), text, &mut value)
     } else {
         let start = ascii.as_ptr().cast();
         // SAFETY: `cx` stands for its environment, and the characters are so many bytes, which are copied.
@@ -56,10 +87,11 @@ impl Functions {
     fn create_external(
         &self,
         env: node_api::Env,
-        ascii: &Bytes,
+        text: &LargeText,
         value: &mut node_api::Value,
     ) -> c_int {
-        let kept = Box::into_raw(Box::new(ascii.clone()));
+        let kept = Box::into_raw(Box::new(text.clone()));
+        let ascii = text.as_bytes();
         // SAFETY: `env` is an environment of this thread. The characters stay where they are and as they are until `free` is
         // called, which is once: when V8 has collected the string, at the end of the environment, or at once if the runtime
         // has copied them. V8 does not write to them.
@@ -67,7 +99,7 @@ impl Functions {
             self.tell(env, ascii.len() as i64);
             (self.node_api_create_external_string_latin1)(
                 env,
-                (*kept).as_ptr().cast_mut().cast(),
+                ascii.as_ptr().cast_mut().cast(),
                 ascii.len(),
                 Some(free),
                 kept.cast(),
@@ -91,12 +123,12 @@ impl Functions {
 
 unsafe extern "C" fn free(env: node_api::Env, _: *mut c_void, kept: *mut c_void) {
     // SAFETY: `kept` comes from `Box::into_raw`, and this is called once.
-    let kept = unsafe { Box::from_raw(kept.cast::<Bytes>()) };
+    let kept = unsafe { Box::from_raw(kept.cast::<LargeText>()) };
     // At the end of the environment there may be none any more, and nobody who wants to know.
     if let Some(functions) = Functions::get()
         && !env.is_null()
     {
         // SAFETY: Node-API calls this on the thread of the environment, and allows it to be told of memory meanwhile.
-        unsafe { functions.tell(env, -(kept.len() as i64)) };
+        unsafe { functions.tell(env, -(kept.as_bytes().len() as i64)) };
     }
 }

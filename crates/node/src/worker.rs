@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::vec;
 
-use bytes::Bytes;
 use neon::event::Channel;
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
-use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
+use wsbroker_engine::{Finished, Interest, LargeText, Worker, WorkerWaker};
 
 use crate::event_loop::LoopSignal;
 use crate::{broker, convert, environment, large_text};
@@ -27,7 +26,7 @@ pub(crate) struct RegisteredWorker {
     on_events: Root<JsFunction>,
     finished: FinishedEvents,
     /// The large texts of the batch in hand that have not been fetched yet.
-    large_texts: vec::IntoIter<Bytes>,
+    large_texts: vec::IntoIter<LargeText>,
     is_retired: bool,
 }
 
@@ -257,6 +256,7 @@ pub(crate) fn end(mut cx: FunctionContext) -> JsResult<JsUndefined> {
 pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     let handle = convert::number(&mut cx, 0)? as u32;
     wsbroker_engine::uncork();
+    large_text::set_last(None);
     let batch =
         environment::get(&mut cx).and_then(|environment| environment.worker(handle)?.worker.take());
     let Some(batch) = batch else {
@@ -280,14 +280,10 @@ pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
     let Some(text) = text else {
         return cx.throw_error("this batch has no more large texts");
     };
-    debug_assert!(str::from_utf8(&text).is_ok());
     let is_ascii = cx.argument::<JsBoolean>(1)?.value(&mut cx);
-    if is_ascii && let Some(string) = large_text::of_ascii(&mut cx, &text) {
-        return Ok(string);
-    }
-    // SAFETY: the decoder lets no text through that is no UTF-8, and a walk through a large one would be felt.
-    let text = unsafe { str::from_utf8_unchecked(&text) };
-    cx.try_string(text).or_throw(&mut cx)
+    let string = large_text::string(&mut cx, &text, is_ascii)?;
+    large_text::set_last(Some(text));
+    Ok(string)
 }
 
 /// `(handle, socketId)`: the close handler of this socket starts now.

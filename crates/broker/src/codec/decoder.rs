@@ -3,7 +3,7 @@
 use super::close;
 use super::frame::{FrameHeader, MAX_MASKED_HEADER};
 use super::inflate::{Inflation, Postponed, most_compressed};
-use super::message::{self, Kind, Message};
+use super::message::{self, Kind, Message, TextBytes};
 use super::{Opcode, Violation, mask, utf8};
 use crate::memory;
 use std::borrow::Cow;
@@ -16,8 +16,8 @@ use std::ops::ControlFlow;
 pub enum Item<'a> {
     /// A text message (§5.6).
     Text {
-        /// Valid UTF-8; owned where it had to be put together.
-        bytes: Cow<'a, [u8]>,
+        /// The text.
+        bytes: TextBytes<'a>,
         /// Whether every byte is below 128, so that it can be read as Latin-1 too.
         ascii: bool,
     },
@@ -230,7 +230,7 @@ fn most_bytes(max_message: usize, compressed: bool) -> usize {
 pub(super) fn whole(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, Violation> {
     Ok(match opcode {
         Opcode::Text => Item::Text {
-            bytes: Cow::Borrowed(payload),
+            bytes: TextBytes::Borrowed(payload),
             ascii: utf8::check(payload)?,
         },
         // A continuation is part of a message and goes through `Unfinished`; by itself it would be bytes.
@@ -352,7 +352,7 @@ impl Unfinished {
             let (bytes, kind) = message.finish()?;
             let item = match kind {
                 Kind::Text { ascii } => Item::Text {
-                    bytes: Cow::Owned(bytes),
+                    bytes: TextBytes::BehindRoom(bytes),
                     ascii,
                 },
                 Kind::Binary => {

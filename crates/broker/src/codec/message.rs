@@ -1,13 +1,35 @@
 //! A message that arrives in pieces: fragments (RFC 6455 §5.4), or one frame over several reads.
 
 use super::utf8::Utf8Stream;
-use super::{Opcode, Violation};
+use super::{MAX_HEADER, Opcode, Violation};
 use crate::memory;
 use std::mem;
+use std::ops::Deref;
+
+/// The bytes of a text message: valid UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextBytes<'a> {
+    /// As they came, unmasked.
+    Borrowed(&'a [u8]),
+    /// Put together behind [`MAX_HEADER`] bytes of any content, where the header of a frame that goes on with them has room.
+    BehindRoom(Vec<u8>),
+}
+
+impl Deref for TextBytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::BehindRoom(bytes) => bytes.get(MAX_HEADER..).unwrap_or_default(),
+        }
+    }
+}
 
 /// What has arrived of a data message so far, unmasked and in order.
 #[derive(Debug)]
 pub(super) struct Message {
+    /// Of a text behind room for a header.
     bytes: Vec<u8>,
     content: Content,
 }
@@ -42,7 +64,14 @@ impl Message {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len().saturating_sub(self.room())
+    }
+
+    fn room(&self) -> usize {
+        match self.content {
+            Content::Text(_) => MAX_HEADER,
+            Content::Binary | Content::Compressed(_) => 0,
+        }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -57,12 +86,17 @@ impl Message {
     pub(super) fn push(&mut self, piece: &[u8], most: usize) -> Result<(), Violation> {
         if let Content::Text(text) = &mut self.content {
             text.push(piece)?;
+            if self.bytes.is_empty() {
+                self.bytes = memory::take(MAX_HEADER + piece.len());
+                self.bytes.resize(MAX_HEADER, 0);
+            }
         }
+        let most = self.room() + most;
         extend(&mut self.bytes, piece, most);
         Ok(())
     }
 
-    /// Ends the message: its bytes, and what they are.
+    /// Ends the message: its bytes, a text's behind room for a header, and what they are.
     pub(super) fn finish(self) -> Result<(Vec<u8>, Kind), Violation> {
         let kind = match self.content {
             Content::Text(text) => Kind::Text {

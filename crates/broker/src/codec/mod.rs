@@ -37,6 +37,7 @@ pub use extension::{
 pub use frame::Opcode;
 pub use handshake::{accept_key, is_valid_key};
 pub use inflate::{Inflater, Inflation, LargeMessage, Postponed};
+pub use message::TextBytes;
 pub use violation::Violation;
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! A batch of events: packed [records](super::record) in one buffer, which crosses to a worker in one piece.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
-use super::record::{Event, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, Record, align, kind, word};
+use super::record::{
+    Event, FLAG_ASCII, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, Record, align, kind, word,
+};
+use crate::codec::TextBytes;
 use crate::id::{RequestId, SocketId};
-use crate::memory;
+use crate::large_text::LargeText;
 
 /// Texts from this size on stand beside the buffer. Below it a copy costs less than the call that fetches one. Bytes never do:
 /// a handler gets a view of the buffer.
@@ -43,8 +44,8 @@ impl<'a> Origin<'a> {
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    /// The data of large texts, in the order of their records.
-    large: Vec<Bytes>,
+    /// Large texts, in the order of their records.
+    large: Vec<LargeText>,
     /// How many bytes these have.
     large_bytes: usize,
     /// How much the first record makes room for.
@@ -74,9 +75,9 @@ impl Batch {
         &self.bytes
     }
 
-    /// The data of the large texts, which does not stand in their records.
+    /// The large texts, whose data does not stand in their records.
     #[must_use]
-    pub fn into_large_texts(self) -> Vec<Bytes> {
+    pub fn into_large_texts(self) -> Vec<LargeText> {
         self.large
     }
 
@@ -123,24 +124,34 @@ impl Batch {
         self.record(u32::from(kind::OPEN), of, block, block.len());
     }
 
-    pub(crate) fn message(&mut self, of: Origin<'_>, payload: Cow<'_, [u8]>, flags: u8) {
-        if flags & FLAG_TEXT != 0 && payload.len() >= LARGE {
-            return self.large_text(of, memory::share(owned(payload)), flags);
+    pub(crate) fn text(&mut self, of: Origin<'_>, text: TextBytes<'_>, ascii: bool) {
+        let flags = if ascii {
+            FLAG_TEXT | FLAG_ASCII
+        } else {
+            FLAG_TEXT
+        };
+        if text.len() < LARGE {
+            return self.message(of, &text, text.len(), flags);
         }
+        let large = LargeText::received(text);
+        let length = large.as_bytes().len();
+        self.message(of, &[], length, flags | FLAG_LARGE);
+        self.large_bytes += length;
+        self.large.push(large);
+    }
+
+    pub(crate) fn binary(&mut self, of: Origin<'_>, bytes: &[u8]) {
+        self.message(of, bytes, bytes.len(), 0);
+    }
+
+    fn message(&mut self, of: Origin<'_>, payload: &[u8], payload_length: usize, flags: u8) {
         let flags = u32::from(flags) << 8;
         self.record(
             u32::from(kind::MESSAGE) | flags,
             of,
-            &payload,
-            payload.len(),
+            payload,
+            payload_length,
         );
-    }
-
-    fn large_text(&mut self, of: Origin<'_>, payload: Bytes, flags: u8) {
-        let flags = u32::from(flags | FLAG_LARGE) << 8;
-        self.record(u32::from(kind::MESSAGE) | flags, of, &[], payload.len());
-        self.large_bytes += payload.len();
-        self.large.push(payload);
     }
 
     pub(crate) fn drain(&mut self, of: Origin<'_>) {
@@ -171,7 +182,7 @@ impl Batch {
     pub(crate) fn copy(&mut self, record: Record<'_>) {
         self.bytes.extend_from_slice(record.bytes());
         if let Some(large) = record.large {
-            self.large_bytes += large.len();
+            self.large_bytes += large.as_bytes().len();
             self.large.push(large.clone());
         }
         self.count(record.kind());
@@ -219,24 +230,10 @@ impl Batch {
     }
 }
 
-/// A message that came in fragments may have twice the room that it needs, and counts without it.
-fn owned(payload: Cow<'_, [u8]>) -> Vec<u8> {
-    match payload {
-        Cow::Owned(bytes) if bytes.capacity() - bytes.len() <= bytes.len() / 4 => bytes,
-        Cow::Owned(bytes) => {
-            let fitting = memory::copy(&bytes);
-            memory::give_back(bytes);
-            fitting
-        }
-        Cow::Borrowed(bytes) => memory::copy(bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
 
-    use super::super::record::FLAG_ASCII;
     use super::super::request_block::request_block;
     use super::*;
 
@@ -255,9 +252,9 @@ mod tests {
         let mut batch = Batch::default();
         let of = |id, token| Origin::socket(socket(id), token, 1 << 31);
         batch.open(of((1 << 53) - 1, Some(&token)), &block);
-        batch.message(of(2, None), "héllo".as_bytes().into(), FLAG_TEXT);
+        batch.text(of(2, None), TextBytes::Borrowed("héllo".as_bytes()), false);
         let empty = Bytes::new();
-        batch.message(of(2, Some(&empty)), Cow::default(), 0);
+        batch.binary(of(2, Some(&empty)), b"");
         batch.close(of(3, Some(&token)), 4001, "bye");
         let request = RequestId::new(77).expect("a valid id");
         batch.request(request, &block);
@@ -325,29 +322,14 @@ mod tests {
     }
 
     #[test]
-    fn a_large_text_holds_no_more_than_it_counts() {
-        let mut fragmented = Vec::with_capacity(2 * LARGE);
-        fragmented.resize(LARGE, b'a');
-        let mut batch = Batch::default();
-        let of = Origin::socket(socket(1), None, 0);
-        batch.message(of, fragmented.into(), FLAG_TEXT | FLAG_ASCII);
-        let text = Vec::from(batch.into_large_texts().remove(0));
-        assert_eq!((text.len(), text.capacity()), (LARGE, LARGE));
-    }
-
-    #[test]
     fn large_texts_keep_their_places_when_batches_are_joined_and_handed_on() {
         let texts = [1, LARGE - 1, LARGE, 7, LARGE + 1, 3 * LARGE];
         let mut whole = Batch::default();
         for (n, size) in texts.into_iter().enumerate() {
             let mut part = Batch::default();
             let of = Origin::socket(socket(n as u64 + 1), None, 0);
-            part.message(
-                of,
-                vec![b'a' + n as u8; size].into(),
-                FLAG_TEXT | FLAG_ASCII,
-            );
-            part.message(of, vec![n as u8; size].into(), 0);
+            part.text(of, TextBytes::Borrowed(&vec![b'a' + n as u8; size]), true);
+            part.binary(of, &vec![n as u8; size]);
             whole.append(part);
         }
         let mut copy = Batch::default();

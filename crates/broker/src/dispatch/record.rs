@@ -17,10 +17,9 @@
 //! [request block](super::request_block). The data of a large text, which word 0 tells by a flag, does not stand in its
 //! record but beside the buffer, in the order of the records: it becomes a string without a copy in between.
 
-use bytes::Bytes;
-
 use super::request_block::RequestBlock;
 use crate::id::{RequestId, SocketId};
+use crate::large_text::LargeText;
 
 /// Bytes of a record before its token.
 pub(super) const HEAD: usize = 28;
@@ -112,8 +111,7 @@ pub enum Event<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Record<'a> {
     pub(super) bytes: &'a [u8],
-    /// The data of a large text.
-    pub(super) large: Option<&'a Bytes>,
+    pub(super) large: Option<&'a LargeText>,
 }
 
 impl<'a> Record<'a> {
@@ -153,7 +151,7 @@ impl<'a> Record<'a> {
 
     fn payload(self) -> &'a [u8] {
         if let Some(large) = self.large {
-            return large;
+            return large.as_bytes();
         }
         let start = HEAD + self.token().map_or(0, |token| align(token.len()));
         &self.bytes[start..start + word(self.bytes, 5) as usize]

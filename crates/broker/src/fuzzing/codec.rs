@@ -149,7 +149,7 @@ fn keep(item: Item<'_>, limit: usize) -> Got {
             assert!(bytes.len() <= limit);
             assert!(std::str::from_utf8(&bytes).is_ok());
             assert_eq!(bytes.is_ascii(), ascii);
-            Got::Text(bytes.into_owned(), ascii)
+            Got::Text(bytes.to_vec(), ascii)
         }
         Item::Binary(bytes) => {
             assert!(bytes.len() <= limit);

@@ -1,6 +1,5 @@
 //! The way in: bytes of a ready socket, its messages, the batch of its worker.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,13 +14,11 @@ use super::socket::{Phase, Socket};
 use super::staging::Staging;
 use super::turn::{READ_BUFFER, Reason, Shard, find};
 use crate::codec::{
-    Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Opcode, Postponed, Violation,
+    Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Postponed, TextBytes, Violation,
     close, encode_pong,
 };
 use crate::dispatch::batch::{Batch, Origin};
-use crate::dispatch::record::{FLAG_ASCII, FLAG_TEXT};
 use crate::limits::socket::{Arrival, Exceeded, Meter, Verdict};
-use crate::memory;
 use crate::options::SlowConsumer;
 use crate::outbox::{Outbox, Runs};
 use crate::registry::{Reservation, SocketEntry};
@@ -91,15 +88,8 @@ impl<'a> Intake<'a> {
         }
         match item {
             Item::Text { .. } | Item::Binary(_) | Item::Ping(_) if !self.is_open => {}
-            Item::Text { bytes, ascii } => {
-                let flags = if ascii {
-                    FLAG_TEXT | FLAG_ASCII
-                } else {
-                    FLAG_TEXT
-                };
-                self.message(bytes, flags);
-            }
-            Item::Binary(bytes) => self.message(bytes.into(), 0),
+            Item::Text { bytes, ascii } => self.text(bytes, ascii),
+            Item::Binary(bytes) => self.binary(bytes),
             Item::Ping(payload) => self.pong(payload),
             Item::Pong(_) => {}
             Item::Close { code, reason } => {
@@ -110,22 +100,19 @@ impl<'a> Intake<'a> {
         ControlFlow::Continue(())
     }
 
-    fn message(&mut self, bytes: Cow<'_, [u8]>, flags: u8) {
+    fn text(&mut self, text: TextBytes<'_>, ascii: bool) {
         self.outcome.messages += 1;
         match &mut self.routed {
-            None => self.batch.message(self.origin, bytes, flags),
-            Some(routed) => {
-                let is_text = flags & FLAG_TEXT != 0;
-                let opcode = if is_text {
-                    Opcode::Text
-                } else {
-                    Opcode::Binary
-                };
-                routed.add(opcode, &bytes);
-                if let Cow::Owned(bytes) = bytes {
-                    memory::give_back(bytes);
-                }
-            }
+            None => self.batch.text(self.origin, text, ascii),
+            Some(routed) => routed.text(text),
+        }
+    }
+
+    fn binary(&mut self, bytes: &[u8]) {
+        self.outcome.messages += 1;
+        match &mut self.routed {
+            None => self.batch.binary(self.origin, bytes),
+            Some(routed) => routed.binary(bytes),
         }
     }
 

@@ -13,8 +13,9 @@ use super::transmit::note_delivery;
 use super::turn::{Shard, find};
 use crate::broker::Publication;
 use crate::channel::Snapshot;
-use crate::codec::{self, MAX_HEADER, Opcode};
+use crate::codec::{self, MAX_HEADER, Opcode, TextBytes};
 use crate::id::SocketId;
+use crate::large_text::LargeText;
 use crate::message::Frames;
 use crate::options::SlowConsumer;
 use crate::outbox::{COPY_UP_TO, RUN_BYTES};
@@ -49,16 +50,22 @@ pub(crate) struct Relay {
 }
 
 impl Routed {
-    pub(super) fn add(&mut self, opcode: Opcode, payload: &[u8]) {
-        if payload.len() > COPY_UP_TO - MAX_HEADER {
-            self.end_run();
-            self.runs.push(Run {
-                frames: codec::encode_frame(opcode, payload),
-                messages: 1,
-                longest: payload.len(),
-            });
-            return;
+    pub(super) fn text(&mut self, text: TextBytes<'_>) {
+        if is_small(&text) {
+            return self.small(Opcode::Text, &text);
         }
+        let longest = text.len();
+        self.large(LargeText::received(text).frame().clone(), longest);
+    }
+
+    pub(super) fn binary(&mut self, bytes: &[u8]) {
+        if is_small(bytes) {
+            return self.small(Opcode::Binary, bytes);
+        }
+        self.large(codec::encode_frame(Opcode::Binary, bytes), bytes.len());
+    }
+
+    fn small(&mut self, opcode: Opcode, payload: &[u8]) {
         let (header, size) = codec::header(opcode, payload.len());
         self.frames.extend_from_slice(&header[..size]);
         self.frames.extend_from_slice(payload);
@@ -67,6 +74,15 @@ impl Routed {
         if self.frames.len() >= RUN_BYTES {
             self.end_run();
         }
+    }
+
+    fn large(&mut self, frame: Bytes, longest: usize) {
+        self.end_run();
+        self.runs.push(Run {
+            frames: frame,
+            messages: 1,
+            longest,
+        });
     }
 
     fn end_run(&mut self) {
@@ -85,6 +101,11 @@ impl Routed {
         self.end_run();
         std::mem::take(&mut self.runs)
     }
+}
+
+/// Whether its frame is copied together with others.
+fn is_small(payload: &[u8]) -> bool {
+    payload.len() <= COPY_UP_TO - MAX_HEADER
 }
 
 impl Run {
@@ -326,7 +347,7 @@ mod tests {
         let mut routed = Routed::default();
         let mut expected = Vec::new();
         for (payload, frame) in frames {
-            routed.add(Opcode::Binary, &payload);
+            routed.binary(&payload);
             expected.push(frame);
         }
         let runs = routed.take();
