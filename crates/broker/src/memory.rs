@@ -30,12 +30,28 @@ const MOST_FREE: usize = 64 * 1024 * 1024;
 /// What nobody has needed for so long goes back to the allocator.
 const AGE: Duration = Duration::from_secs(1);
 
+/// So much may be taken for what has been announced and has not come, by all messages together, in bytes.
+const MOST_AHEAD: usize = 16 * 1024 * 1024;
+
 static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
+
+static ALLOWANCE: Allowance = Allowance(AtomicUsize::new(MOST_AHEAD));
 
 /// Empty memory for at least `capacity` bytes, and for at most a quarter more.
 #[must_use]
 pub fn take(capacity: usize) -> Vec<u8> {
     POOL.take(capacity)
+}
+
+/// The most that [`take`] can be asked for without giving more than `capacity` bytes.
+pub(crate) fn size_within(capacity: usize) -> usize {
+    match Size::of(capacity) {
+        None => capacity,
+        Some(_) => {
+            let step = (1 << capacity.ilog2()) / STEPS;
+            capacity / step * step
+        }
+    }
 }
 
 /// Keeps the memory for the next one, if [`take`] gave it.
@@ -50,6 +66,43 @@ pub(crate) fn share(bytes: Vec<u8>) -> Bytes {
         return bytes.into();
     }
     Bytes::from_owner(Shared(bytes))
+}
+
+/// Memory for all of a message that has been announced, if that is not too large and not too much is announced altogether.
+/// The advance is to be kept until the message is there.
+pub(crate) fn take_ahead(capacity: usize) -> Option<(Vec<u8>, Advance)> {
+    if capacity > LONGEST {
+        return None;
+    }
+    let advance = ALLOWANCE.advance(capacity)?;
+    Some((take(capacity), advance))
+}
+
+/// What is left of [`MOST_AHEAD`].
+struct Allowance(AtomicUsize);
+
+/// So many bytes have been taken ahead.
+#[derive(Debug)]
+pub(crate) struct Advance {
+    left: &'static AtomicUsize,
+    bytes: usize,
+}
+
+impl Allowance {
+    fn advance(&'static self, bytes: usize) -> Option<Advance> {
+        let left = &self.0;
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(bytes)
+        })
+        .ok()?;
+        Some(Advance { left, bytes })
+    }
+}
+
+impl Drop for Advance {
+    fn drop(&mut self) {
+        self.left.fetch_add(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// To be called now and then while there is a client: what was not needed of late goes back to the allocator.
@@ -218,6 +271,11 @@ mod tests {
             }
         }
         assert_eq!(sizes.len(), SIZES);
+        for pair in sizes.windows(2) {
+            assert_eq!(size_within(pair[1].bytes - 1), pair[0].bytes);
+            assert_eq!(size_within(pair[1].bytes), pair[1].bytes);
+        }
+        assert_eq!(size_within(SHORTEST - 1), SHORTEST - 1);
         assert_eq!(Size::of(SHORTEST - 1), None);
         assert_eq!(Size::of(LONGEST + 1), None);
     }
@@ -270,6 +328,20 @@ mod tests {
         let taken = pool.take(LONGEST);
         pool.give_back(taken);
         assert_eq!(pool.free.load(Ordering::Relaxed), LONGEST);
+    }
+
+    #[test]
+    fn no_more_is_taken_ahead_than_is_allowed() {
+        static ALLOWANCE: Allowance = Allowance(AtomicUsize::new(100));
+        let first = ALLOWANCE.advance(60).expect("allowed");
+        assert!(ALLOWANCE.advance(41).is_none());
+        let second = ALLOWANCE.advance(40).expect("what is left");
+        drop(first);
+        assert!(ALLOWANCE.advance(61).is_none());
+        let third = ALLOWANCE.advance(60).expect("given back");
+        drop((second, third));
+        assert_eq!(ALLOWANCE.0.load(Ordering::Relaxed), 100);
+        assert!(take_ahead(LONGEST + 1).is_none());
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl Decoder {
     /// `input` is unmasked in place.
     ///
     /// `max_message` is the limit for a message of any number of frames, in bytes. It is held against what a
-    /// header declares, before memory is taken; memory then follows the bytes that arrive. Of a compressed message it is
+    /// header declares, before memory is taken; memory then follows the bytes that arrive, but for what few messages take
+    /// [ahead](crate::memory). Of a compressed message it is
     /// the limit of what it inflates to, and inflating stops there.
     ///
     /// `inflation` is what compressed messages need, the same at each call; `None` when they were not agreed on.
@@ -337,7 +338,8 @@ impl Unfinished {
                 true => message.len() + frame.remaining,
                 false => most_bytes(max_message, message.is_compressed()),
             };
-            message.push(piece, most)?;
+            let announced = message.len() + frame.remaining;
+            message.push(piece, announced, most)?;
         }
 
         frame.advance(piece.len());

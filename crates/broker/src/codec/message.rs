@@ -2,9 +2,12 @@
 
 use super::utf8::Utf8Stream;
 use super::{MAX_HEADER, Opcode, Violation};
-use crate::memory;
+use crate::memory::{self, Advance};
 use std::mem;
 use std::ops::Deref;
+
+/// A message of so many bytes comes in several reads, which is what memory is taken ahead for.
+const LARGE: usize = 64 * 1024;
 
 /// The bytes of a text message: valid UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(super) struct Message {
     /// Of a text behind room for a header.
     bytes: Vec<u8>,
     content: Content,
+    /// Its memory was taken for more than has come.
+    advance: Option<Advance>,
 }
 
 #[derive(Debug)]
@@ -60,6 +65,7 @@ impl Message {
         Self {
             bytes: Vec::new(),
             content,
+            advance: None,
         }
     }
 
@@ -82,18 +88,42 @@ impl Message {
         matches!(self.content, Content::Compressed(_))
     }
 
-    /// Takes the next unmasked piece of a message that will not get longer than `most` bytes.
-    pub(super) fn push(&mut self, piece: &[u8], most: usize) -> Result<(), Violation> {
+    /// Takes the next unmasked piece of a message that will get `announced` bytes with what is left of this frame, and not
+    /// longer than `most`.
+    pub(super) fn push(
+        &mut self,
+        piece: &[u8],
+        announced: usize,
+        most: usize,
+    ) -> Result<(), Violation> {
         if let Content::Text(text) = &mut self.content {
             text.push(piece)?;
-            if self.bytes.is_empty() {
-                self.bytes = memory::take(MAX_HEADER + piece.len());
-                self.bytes.resize(MAX_HEADER, 0);
-            }
         }
-        let most = self.room() + most;
-        extend(&mut self.bytes, piece, most);
+        let room = self.room();
+        let needed = room + self.len() + piece.len();
+        if needed > self.bytes.capacity() {
+            self.make_room(needed, room + announced, room + most);
+        }
+        if self.bytes.is_empty() {
+            self.bytes.resize(room, 0);
+        }
+        self.bytes.extend_from_slice(piece);
         Ok(())
+    }
+
+    /// Takes memory for all that is announced, if that is worth it and allowed: a large message is not moved from one memory to
+    /// the next then. Else for what is needed, see [`extend`].
+    fn make_room(&mut self, needed: usize, announced: usize, most: usize) {
+        if announced > 2 * needed
+            && announced >= LARGE
+            && self.advance.is_none()
+            && let Some((memory, advance)) = memory::take_ahead(announced)
+        {
+            self.advance = Some(advance);
+            move_to(memory, &mut self.bytes);
+        } else {
+            grow(&mut self.bytes, needed, most);
+        }
     }
 
     /// Ends the message: its bytes, a text's behind room for a header, and what they are.
@@ -117,12 +147,24 @@ impl Message {
 pub(super) fn extend(buffer: &mut Vec<u8>, piece: &[u8], most: usize) {
     let needed = buffer.len() + piece.len();
     if needed > buffer.capacity() {
-        let doubled = buffer.capacity().saturating_mul(2);
-        let mut larger = memory::take(doubled.min(most).max(needed));
-        larger.extend_from_slice(buffer);
-        memory::give_back(mem::replace(buffer, larger));
+        grow(buffer, needed, most);
     }
     buffer.extend_from_slice(piece);
+}
+
+fn grow(buffer: &mut Vec<u8>, needed: usize, most: usize) {
+    let doubled = buffer.capacity().saturating_mul(2);
+    let capacity = if doubled >= most {
+        most
+    } else {
+        memory::size_within(doubled)
+    };
+    move_to(memory::take(capacity.max(needed)), buffer);
+}
+
+fn move_to(mut memory: Vec<u8>, buffer: &mut Vec<u8>) {
+    memory.extend_from_slice(buffer);
+    memory::give_back(mem::replace(buffer, memory));
 }
 
 #[cfg(test)]
