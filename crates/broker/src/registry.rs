@@ -1,5 +1,6 @@
 //! Which sockets exist. One entry per socket, shared by its shard and every thread that calls.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -243,6 +244,25 @@ pub(crate) struct Registry {
     partitions: Box<[Partition]>,
     open: AtomicUsize,
     last_id: AtomicU64,
+    /// Changes when a socket is taken out, and no other registry has or had the same: what was found before is to be looked up
+    /// again.
+    version: AtomicU64,
+}
+
+/// What a thread has found last: most threads send several messages to one socket before they send to another.
+struct Found {
+    version: u64,
+    entry: Arc<SocketEntry>,
+}
+
+thread_local! {
+    static FOUND: RefCell<Option<Found>> = const { RefCell::new(None) };
+}
+
+/// Never twice the same.
+fn next_version() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Registry {
@@ -251,6 +271,7 @@ impl Registry {
             partitions: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
             open: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
+            version: AtomicU64::new(next_version()),
         }
     }
 
@@ -273,11 +294,32 @@ impl Registry {
         self.partition(id).lock().get(&id).cloned()
     }
 
+    /// Runs `with` on the socket of this id, if there is one, without a lock if this thread did so before.
+    pub(crate) fn with<R>(
+        &self,
+        id: SocketId,
+        with: impl FnOnce(&Arc<SocketEntry>) -> R,
+    ) -> Option<R> {
+        let version = self.version.load(Ordering::Acquire);
+        let found = FOUND.take();
+        let found = match found.filter(|found| found.version == version && found.entry.id == id) {
+            Some(found) => found,
+            None => Found {
+                version,
+                entry: self.find(id)?,
+            },
+        };
+        let result = with(&found.entry);
+        FOUND.set(Some(found));
+        Some(result)
+    }
+
     /// Takes a socket out: afterwards no call finds it. The channels it has to leave, for the one caller who
     /// closed it; `None` for everybody later.
     pub(crate) fn remove(&self, entry: &SocketEntry) -> Option<Vec<Arc<Channel>>> {
         let channels = entry.close()?;
         let removed = self.partition(entry.id).lock().remove(&entry.id);
+        self.version.store(next_version(), Ordering::Release);
         self.open.fetch_sub(1, Ordering::Relaxed);
         drop(removed);
         Some(channels)

@@ -87,23 +87,24 @@ impl Broker {
 
     /// `true` when queued; `false` when the socket is gone or too much waits for it.
     pub fn send(&self, socket: SocketId, message: &OutboundMessage<'_>) -> bool {
-        let Some(entry) = self.core.registry.find(socket) else {
-            return false;
-        };
-        if let Some(frame) = message.copied_for(&entry) {
-            let queued = self.core.reserve(&entry, frame.len());
-            if queued {
-                entry.home.send_copied(&entry, &frame);
+        let sent = self.core.registry.with(socket, |entry| {
+            if let Some(frame) = message.copied_for(entry) {
+                let queued = self.core.reserve(entry, frame.len());
+                if queued {
+                    entry.home.send_copied(entry, &frame);
+                }
+                return queued;
             }
-            return queued;
-        }
-        let frame = message.frame_for(&entry);
-        if !self.core.reserve(&entry, frame.len()) {
-            return false;
-        }
-        let home = Arc::clone(&entry.home);
-        home.send(Command::Deliver { entry, frame });
-        true
+            let frame = message.frame_for(entry);
+            let queued = self.core.reserve(entry, frame.len());
+            if queued {
+                let entry = Arc::clone(entry);
+                let home = Arc::clone(&entry.home);
+                home.send(Command::Deliver { entry, frame });
+            }
+            queued
+        });
+        sent == Some(true)
     }
 
     /// Queues a message for every subscriber of this moment but `except`; how many that were.

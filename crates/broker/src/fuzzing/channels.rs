@@ -166,7 +166,10 @@ impl World {
 
     fn close(&mut self, socket: Option<SocketId>) {
         let Some(id) = socket else { return };
+        let message = OutboundMessage::text("");
+        assert_eq!(self.broker.send(id, &message), self.open.contains(&id));
         assert_eq!(self.broker.close(id, 1000, ""), self.open.remove(&id));
+        assert!(!self.broker.send(id, &message));
         for members in self.members.values_mut() {
             members.remove(&id);
         }
