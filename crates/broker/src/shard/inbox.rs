@@ -184,9 +184,13 @@ impl Inbox {
     /// Everything has been taken out.
     pub(super) fn clear(&mut self) {
         self.commands.clear();
-        self.commands.shrink_to(KEPT_COMMANDS);
         self.calls = 0;
         self.bytes.clear();
+    }
+
+    /// Gives memory back that a burst has left: called now and then, for to do so each time would cost as much as the burst.
+    pub(super) fn shrink(&mut self) {
+        self.commands.shrink_to(KEPT_COMMANDS);
         self.bytes.shrink_to(KEPT_BYTES);
     }
 }

@@ -34,6 +34,7 @@ impl Shard {
         if self.sockets.is_empty() && self.requests.is_empty() {
             if self.sweep.next.take().is_some() {
                 self.runs = Runs::default(); // nobody is left who would need them
+                self.shrink_inboxes();
                 memory::rest();
             }
             return None;
@@ -81,6 +82,7 @@ impl Shard {
         self.sweep.cursor = if to == capacity { 0 } else { to };
         if self.sweep.cursor == 0 {
             self.runs.halve();
+            self.shrink_inboxes();
             memory::age();
         }
         for key in from..to {

@@ -165,6 +165,12 @@ impl Shard {
         self.spare_inbox = inbox;
     }
 
+    /// Gives memory back that bursts have left.
+    pub(super) fn shrink_inboxes(&mut self) {
+        self.spare_inbox.shrink();
+        self.handle.inbox.lock().shrink();
+    }
+
     /// `bytes` begins with what belongs to this command, if it has something there.
     fn obey(&mut self, command: Command, bytes: &mut &[u8]) {
         match command {
