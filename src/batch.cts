@@ -16,6 +16,8 @@
  * The data of a large text, which a flag tells, is not in its record: the addon gives one after the other.
  */
 
+import { native } from './native.cjs';
+
 /** The kinds of event. */
 export const OPEN = 1;
 export const MESSAGE = 2;
@@ -32,6 +34,9 @@ const FLAG_ASCII = 2;
 const FLAG_LARGE = 4;
 
 const HEAD_BYTES = 28;
+
+/** In bytes. */
+const DECODED_TOGETHER = 512;
 const NO_TOKEN = 0xffff_ffff;
 const HIGH_HALF = 2 ** 32;
 
@@ -49,37 +54,57 @@ interface Decoder extends Buffer {
  */
 export class Batch {
   readonly #bytes: Decoder;
+  /** What the bytes stand in, and where they begin there. */
+  readonly #store: ArrayBufferLike;
+  readonly #storeOffset: number;
   readonly #words: Uint32Array;
-  /** Byte offsets of the current record and of the one behind it. */
+  /** Byte offsets of the current record, of the one behind it, and of the end of the last one. */
   #start = 0;
   #end = 0;
+  #length: number;
+  /** The buffer from one offset to another as Latin-1. */
+  #decoded = '';
+  #decodedStart = 0;
+  #decodedEnd = 0;
 
-  /** Fetches the next large text. */
-  readonly #takeLargeText: (isAscii: boolean) => string;
-
-  constructor(bytes: Buffer, takeLargeText: (isAscii: boolean) => string) {
-    this.#takeLargeText = takeLargeText;
+  constructor(bytes: Buffer) {
     // The addon's buffers have a store of their own, which is aligned; another runtime might cut them from a pool.
     const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(Uint8Array.from(bytes).buffer);
     this.#bytes = aligned as Decoder;
-    this.#words = new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength >>> 2);
+    this.#length = aligned.length;
+    this.#store = aligned.buffer;
+    this.#storeOffset = aligned.byteOffset;
+    this.#words = new Uint32Array(this.#store, this.#storeOffset, aligned.byteLength >>> 2);
+  }
+
+  /** Another batch has come into the buffer, of so many bytes. */
+  restart(length: number): this {
+    this.#length = length;
+    this.#end = 0;
+    this.#decodedEnd = 0;
+    return this;
   }
 
   /** Moves to the next record. False: there is none. */
   next(): boolean {
     this.#start = this.#end;
-    if (this.#start >= this.#bytes.length) return false;
+    if (this.#start >= this.#length) return false;
     this.#end += this.#word(1);
     return true;
   }
 
   /** The sockets of the current record and of those behind it. */
   socketsLeft(): Set<number> {
-    const rest = new Batch(this.#bytes, this.#takeLargeText);
+    const rest = new Batch(this.#bytes).restart(this.#length);
     rest.#end = this.#start;
     const sockets = new Set<number>();
     while (rest.next()) if (rest.kind <= CLOSE) sockets.add(rest.id);
     return sockets;
+  }
+
+  /** Of the current record, in bytes. */
+  get offset(): number {
+    return this.#start;
   }
 
   get kind(): number {
@@ -111,25 +136,43 @@ export class Batch {
   /** A message's data as handlers get it. To be read once for each message, in their order. */
   get data(): string | Buffer {
     const flags = this.#word(0) >>> 8;
-    if ((flags & FLAG_LARGE) !== 0) return this.#takeLargeText((flags & FLAG_ASCII) !== 0);
-    const start = this.#payloadStart;
+    if ((flags & FLAG_LARGE) !== 0) return native.takeLargeText((flags & FLAG_ASCII) !== 0);
+    const start = this.#payloadStart();
     const end = start + this.#word(5);
-    if ((flags & FLAG_TEXT) === 0) return this.#bytes.subarray(start, end);
-    return (flags & FLAG_ASCII) !== 0 ? this.#bytes.latin1Slice(start, end) : this.#bytes.utf8Slice(start, end);
+    // Not by `subarray`, which asks the buffer for its store by a call into V8.
+    if ((flags & FLAG_TEXT) === 0) return Buffer.from(this.#store, this.#storeOffset + start, end - start);
+    return (flags & FLAG_ASCII) !== 0 ? this.#ascii(start, end) : this.#bytes.utf8Slice(start, end);
+  }
+
+  /**
+   * Short texts that follow each other are decoded together, records and all, and each is a piece of that: V8 makes one
+   * in a third of the time that a call to the decoder takes. The piece keeps the whole in memory, which is why that is short.
+   */
+  #ascii(start: number, end: number): string {
+    if (end > this.#decodedEnd || start < this.#decodedStart) {
+      const decodedEnd = start + DECODED_TOGETHER;
+      if (end + HEAD_BYTES >= this.#length || 2 * (end - start) > DECODED_TOGETHER)
+        return this.#bytes.latin1Slice(start, end);
+      this.#decodedStart = start;
+      this.#decodedEnd = Math.min(decodedEnd, this.#length);
+      this.#decoded = this.#bytes.latin1Slice(start, this.#decodedEnd);
+    }
+    return this.#decoded.substring(start - this.#decodedStart, end - this.#decodedStart);
   }
 
   /** The reason of a close. */
   get reason(): string {
-    const start = this.#payloadStart;
+    const start = this.#payloadStart();
     return this.#bytes.utf8Slice(start, start + this.#word(5));
   }
 
   /** The request of an open, a request or an upgrade. */
   get requestBlock(): RequestBlock {
-    return new RequestBlock(this.#bytes, this.#words, this.#payloadStart);
+    return new RequestBlock(this.#bytes, this.#words, this.#payloadStart());
   }
 
-  get #payloadStart(): number {
+  // No private getter: V8 calls its runtime for one.
+  #payloadStart(): number {
     const tokenLength = this.#word(4);
     const start = this.#start + HEAD_BYTES;
     return tokenLength === NO_TOKEN ? start : start + align(tokenLength);
@@ -183,7 +226,7 @@ export class RequestBlock {
   /** Calls back with each header as it came: the name in lower case, the value as latin1, which is what Node does. */
   forEachHeader(callback: (name: string, value: string) => void): void {
     const count = this.#word(3);
-    let at = this.#headersStart;
+    let at = this.#headersStart();
     for (let index = 0; index < count; index += 1) {
       const nameLength = this.#word(BLOCK_WORDS + 2 * index);
       const valueLength = this.#word(BLOCK_WORDS + 2 * index + 1);
@@ -193,16 +236,16 @@ export class RequestBlock {
   }
 
   get body(): Buffer {
-    const start = this.#headersStart + this.#word(4);
+    const start = this.#headersStart() + this.#word(4);
     return this.#bytes.subarray(start, start + this.#word(5));
   }
 
   /** An empty string: there is none. */
   get protocol(): string {
-    return this.#latin1(this.#headersStart + this.#word(4) + this.#word(5), this.#word(6));
+    return this.#latin1(this.#headersStart() + this.#word(4) + this.#word(5), this.#word(6));
   }
 
-  get #headersStart(): number {
+  #headersStart(): number {
     return this.#start + this.#word(0) + this.#word(1) + this.#word(2);
   }
 

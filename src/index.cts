@@ -9,7 +9,6 @@ import {
   checkChannelName,
   checkCloseCode,
   checkCloseReason,
-  checkData,
   checkNames,
   checkObject,
   checkSocketId,
@@ -18,7 +17,7 @@ import {
 import { checkBanTime, checkNetwork } from './clients.cjs';
 import { corkForThisTask } from './cork.cjs';
 import { WsBrokerError } from './errors.cjs';
-import { toMessage } from './large-text.cjs';
+import { toMessage } from './in-hand.cjs';
 import { native } from './native.cjs';
 import { checkRoute } from './route.cjs';
 import { startServer } from './server.cjs';
@@ -121,7 +120,7 @@ export function registerWorkerThread(worker: WorkerHandlers): Registration {
  */
 export function send(socketId: SocketId, data: Data): boolean {
   const id = checkSocketId(socketId);
-  const message = toMessage(checkData(data));
+  const message = toMessage(data);
   corkForThisTask();
   return native.send(id, message);
 }
@@ -137,7 +136,7 @@ export function send(socketId: SocketId, data: Data): boolean {
  */
 export function sendToChannel(channel: ChannelName, data: Data, options?: { except?: SocketId | undefined }): number {
   const name = checkChannelName(channel);
-  const message = toMessage(checkData(data));
+  const message = toMessage(data);
   const except = options === undefined ? NOBODY : checkExcept(options);
   corkForThisTask();
   return native.sendToChannel(name, message, except);
@@ -160,7 +159,7 @@ function checkExcept(value: unknown): number {
  * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
  */
 export function broadcast(data: Data): number {
-  const message = toMessage(checkData(data));
+  const message = toMessage(data);
   corkForThisTask();
   return native.broadcast(message);
 }

@@ -14,8 +14,11 @@ import type { Ban } from './types.cjs';
 /** What the addon takes as data: a string as text, or bytes of this thread alone. */
 export type NativeData = string | Uint8Array;
 
-/** What it takes as a message: data, or null for the large text that this thread took last, which is not copied then. */
-export type NativeMessage = NativeData | null;
+/**
+ * What it takes as a message: data, or the offset in the batch in hand of a text message that goes on as it came. Of large
+ * ones that is the one that was taken last.
+ */
+export type NativeMessage = NativeData | number;
 
 /** The options of a server, every one of them present. Times in ms, sizes in bytes. */
 export interface NativeStartOptions {
@@ -91,12 +94,13 @@ export interface Native {
   /** This worker has finished everything. */
   end(worker: number): void;
   /**
-   * The next batch of events, laid out as `batch.cts` tells. Undefined: there is none, and `onEvents` will be called.
+   * The next batch of events, laid out as `batch.cts` tells: in `store`, of so many bytes, or in a buffer of its own if
+   * handlers may keep bytes of it or it does not fit. Undefined: there is none, and `onEvents` will be called.
    * From a batch to the next `take` or `uncork` the calls of this thread are collected.
    */
-  take(worker: number): Buffer | undefined;
+  take(worker: number, store: Buffer): Buffer | number | undefined;
   /** The next large text of the batch that was taken last; each is given once. */
-  takeLargeText(worker: number, isAscii: boolean): string;
+  takeLargeText(isAscii: boolean): string;
   /** The close handler of this socket starts now; its close event is not given to another worker. */
   beginClose(worker: number, socketId: number): void;
   /** Calls of this thread wait for `uncork` before shards are woken for them. */

@@ -10,7 +10,7 @@ import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './b
 import { corkedByBatches, corkForThisTask } from './cork.cjs';
 import { HandlerClock } from './deadlines.cjs';
 import { WsBrokerError } from './errors.cjs';
-import { forgetLargeText, takeLargeText } from './large-text.cjs';
+import { leaveHand, takeInHand } from './in-hand.cjs';
 import { native } from './native.cjs';
 import { isThenable, report, reportTo, stopReportingTo } from './report.cjs';
 import { PackedRequest } from './request.cjs';
@@ -19,6 +19,9 @@ import type { ErrorContext, HttpRequest, SocketId, Token, WorkerHandlers } from 
 
 /** How many batches are handled before timers and I/O of the application's thread get their turn. */
 const BATCHES_PER_TURN = 8;
+
+/** Most batches are smaller. */
+const STORE_BYTES = 64 * 1024;
 
 /**
  * Whether libuv runs the event loop. Bun and Deno have loops of their own and say in other ways that they are Node;
@@ -70,10 +73,12 @@ export class WorkerThread {
   readonly #busySockets = new Map<SocketId, Backlog>();
   /** Sockets that are closed because a handler hung: what still comes of them but the close event is left out. */
   readonly #givenUp = new Set<SocketId>();
-  readonly #takeLargeText = (isAscii: boolean) => takeLargeText(this.#handle, isAscii);
   readonly #clock = new HandlerClock((id) => this.#giveUp(id));
   /** Requests whose handler has returned a promise; undefined once nobody waits for the answer any more. */
   readonly #openRequests = new Map<number, PackedRequest | undefined>();
+  /** Where batches come of which nothing is kept, one after the other. */
+  readonly #store = Buffer.from(new ArrayBuffer(STORE_BYTES));
+  readonly #stored = new Batch(this.#store);
   /** The batch that is being handled. */
   #batch: Batch | undefined;
   /** Sockets that wait elsewhere for this retired worker to be done with them. */
@@ -137,15 +142,22 @@ export class WorkerThread {
     let isMoreWaiting = true;
     corkedByBatches(() => {
       for (let count = 0; count < BATCHES_PER_TURN && isMoreWaiting; count += 1) {
-        forgetLargeText();
-        const bytes = native.take(this.#handle);
-        if (bytes === undefined) isMoreWaiting = false;
-        else this.#dispatch(new Batch(bytes, this.#takeLargeText));
+        leaveHand();
+        const taken = native.take(this.#handle, this.#store);
+        if (taken === undefined) isMoreWaiting = false;
+        else if (typeof taken === 'number') this.#dispatch(this.#stored.restart(taken));
+        else this.#dispatch(new Batch(taken));
       }
     });
     this.#isInTurn = false;
     if (isMoreWaiting) setImmediate(() => this.#turn());
     else this.#endWhenIdle();
+  }
+
+  #receive(batch: Batch, id: SocketId): void {
+    const data = batch.data;
+    takeInHand(data, batch.offset);
+    this.#arrive(batch, id, MESSAGE, data, 0);
   }
 
   #dispatch(batch: Batch): void {
@@ -154,7 +166,7 @@ export class WorkerThread {
       const { kind, id } = batch;
       switch (kind) {
         case MESSAGE:
-          this.#arrive(batch, id, kind, batch.data, 0);
+          this.#receive(batch, id);
           break;
         case OPEN:
           this.#arrive(batch, id, kind, new PackedRequest(batch.requestBlock), 0);

@@ -83,7 +83,7 @@ fn as_message<R>(data: Data<'_>, use_message: impl FnOnce(&OutboundMessage<'_>) 
         Data::LongText(text) => {
             use_message(&OutboundMessage::large_text(&LargeText::behind_room(text)))
         }
-        Data::LastLargeText(text) => use_message(&OutboundMessage::large_text(&text)),
+        Data::LargeText(text) => use_message(&OutboundMessage::large_text(text)),
         Data::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
     }
 }
@@ -195,7 +195,7 @@ pub(crate) fn with_body<R>(
             Data::LongText(text) => Body::Long(Bytes::from(text).slice(HEADER_ROOM..)),
             Data::Bytes(bytes) if bytes.len() <= SHORT => Body::Short(bytes),
             Data::Bytes(bytes) => Body::Long(Bytes::copy_from_slice(bytes)),
-            Data::LastLargeText(text) => Body::Long(Bytes::copy_from_slice(text.as_bytes())),
+            Data::LargeText(text) => Body::Long(Bytes::copy_from_slice(text.as_bytes())),
         })
     })
 }

@@ -1,6 +1,5 @@
-//! Large texts: their strings, and the one that a handler may pass on.
+//! Strings of large texts.
 
-use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
@@ -30,21 +29,7 @@ host_functions! {
 
 const OK: c_int = 0;
 
-thread_local! {
-    /// What [`last`] gives.
-    static LAST: RefCell<Option<LargeText>> = const { RefCell::new(None) };
-}
-
-/// The large text that this thread was given last, until it takes its next batch. Most applications pass messages on as they
-/// are, and these are not copied.
-pub(crate) fn last() -> Option<LargeText> {
-    LAST.with_borrow(Clone::clone)
-}
-
-pub(crate) fn set_last(text: Option<LargeText>) {
-    LAST.set(text);
-}
-
+/// The string of a text, of which the engine has told whether it is ASCII.
 pub(crate) fn string<'cx>(
     cx: &mut Cx<'cx>,
     text: &LargeText,

@@ -29,6 +29,7 @@ mod direct;
 mod environment;
 mod event_loop;
 mod host;
+mod in_hand;
 mod keep_alive;
 mod large_text;
 mod listen_options;

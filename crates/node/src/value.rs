@@ -10,7 +10,7 @@ use neon::prelude::*;
 use neon::sys::bindings as node_api;
 use wsbroker_engine::{HEADER_ROOM, LargeText, memory};
 
-use crate::large_text;
+use crate::in_hand::{self, TextInHand};
 
 /// Strings up to about this many bytes are decoded in one call and without an allocation. Most messages and nearly all
 /// channel names are shorter.
@@ -34,8 +34,7 @@ pub(crate) enum Data<'a> {
     /// UTF-8 behind [`HEADER_ROOM`] bytes.
     LongText(Vec<u8>),
     Bytes(&'a [u8]),
-    /// What `null` stands for.
-    LastLargeText(LargeText),
+    LargeText(&'a LargeText),
 }
 
 impl Data<'_> {
@@ -43,7 +42,7 @@ impl Data<'_> {
         match self {
             Self::Text(bytes) | Self::Bytes(bytes) => bytes,
             Self::LongText(text) => &text[HEADER_ROOM..],
-            Self::LastLargeText(text) => text.as_bytes(),
+            Self::LargeText(text) => text.as_bytes(),
         }
     }
 }
@@ -72,8 +71,8 @@ impl<'cx> RawValue<'cx> {
         status.is_ok().then_some(number)
     }
 
-    /// Runs `use_data` on the content of a string or a `Uint8Array`, or for `null` on the
-    /// [large text](large_text::last) that this thread was given last; `None` for everything else. No JavaScript may run meanwhile.
+    /// Runs `use_data` on the content of a string or a `Uint8Array`, or on the text in hand whose offset the value is;
+    /// `None` for everything else. No JavaScript may run meanwhile.
     pub(crate) fn with_data<R>(self, use_data: impl FnOnce(Data<'_>) -> R) -> Option<R> {
         let mut scratch = [const { MaybeUninit::<u8>::uninit() }; SCRATCH_BYTES];
         match self.write_utf8(&mut scratch) {
@@ -81,10 +80,15 @@ impl<'cx> RawValue<'cx> {
                 Some(use_data(Data::Text(text)))
             }
             Ok(_) => Some(use_data(Data::LongText(self.long_text()))),
-            Err(node_api::Status::StringExpected) => {
-                let bytes = self.bytes().map(Data::Bytes);
-                bytes.or_else(|| self.last_large_text()).map(use_data)
-            }
+            Err(node_api::Status::StringExpected) => match self.number() {
+                Some(offset) => in_hand::with_text_at(offset as usize, |text| {
+                    use_data(match text {
+                        TextInHand::Packed(text) => Data::Text(text),
+                        TextInHand::Large(text) => Data::LargeText(text),
+                    })
+                }),
+                None => self.bytes().map(Data::Bytes).map(use_data),
+            },
             Err(_) => None,
         }
     }
@@ -130,16 +134,6 @@ impl<'cx> RawValue<'cx> {
                 node_api::get_value_string_utf8(self.env, self.value, no_buffer, 0, &raw mut length)
             };
         }
-    }
-
-    fn last_large_text(self) -> Option<Data<'cx>> {
-        let mut kind = node_api::ValueType::Undefined;
-        // SAFETY: `self` holds a value of this environment, and the result goes to a local.
-        unsafe { node_api::typeof_value(self.env, self.value, &raw mut kind).ok()? };
-        let is_null = matches!(kind, node_api::ValueType::Null);
-        large_text::last()
-            .filter(|_| is_null)
-            .map(Data::LastLargeText)
     }
 
     /// The bytes of a `Uint8Array`, which may pass for one and be another view.

@@ -7,16 +7,15 @@
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::vec;
 
 use neon::event::Channel;
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
-use wsbroker_engine::{Finished, Interest, LargeText, Worker, WorkerWaker};
+use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
 
 use crate::event_loop::LoopSignal;
-use crate::{broker, convert, environment, large_text};
+use crate::{broker, convert, environment, in_hand, large_text};
 
 pub(crate) struct RegisteredWorker {
     handle: u32,
@@ -25,8 +24,6 @@ pub(crate) struct RegisteredWorker {
     /// What a wake-up calls.
     on_events: Root<JsFunction>,
     finished: FinishedEvents,
-    /// The large texts of the batch in hand that have not been fetched yet.
-    large_texts: vec::IntoIter<LargeText>,
     is_retired: bool,
 }
 
@@ -205,7 +202,6 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
         waker,
         on_events,
         finished,
-        large_texts: Vec::new().into_iter(),
         is_retired: false,
     };
     environment.add_worker(worker);
@@ -251,39 +247,39 @@ pub(crate) fn end(mut cx: FunctionContext) -> JsResult<JsUndefined> {
     Ok(cx.undefined())
 }
 
-/// `(handle) → Buffer?`: the next batch. From a batch to the next `take` or `uncork` the calls of this thread are
+/// `(handle, store) → Buffer | number | undefined`: the next batch: in `store`, of so many bytes, if it fits and nobody may
+/// keep bytes of it; else in a buffer of its own. From a batch to the next `take` or `uncork` the calls of this thread are
 /// collected, so that each shard is woken once for all of them.
 pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     let handle = convert::number(&mut cx, 0)? as u32;
     wsbroker_engine::uncork();
-    large_text::set_last(None);
+    in_hand::leave();
     let batch =
         environment::get(&mut cx).and_then(|environment| environment.worker(handle)?.worker.take());
     let Some(batch) = batch else {
         return Ok(cx.undefined().upcast());
     };
     wsbroker_engine::cork();
-    let buffer = convert::buffer(&mut cx, batch.packed())?;
-    if let Some(mut environment) = environment::get(&mut cx)
-        && let Some(worker) = environment.worker_mut(handle)
-    {
-        worker.large_texts = batch.into_large_texts().into_iter();
-    }
-    Ok(buffer.upcast())
+    let mut store = cx.argument::<JsBuffer>(1)?;
+    let packed = batch.packed();
+    let taken = match store.as_mut_slice(&mut cx).get_mut(..packed.len()) {
+        Some(store) if !batch.has_bytes_to_keep() => {
+            store.copy_from_slice(packed);
+            cx.number(packed.len() as u32).upcast()
+        }
+        _ => convert::buffer(&mut cx, packed)?.upcast(),
+    };
+    in_hand::take(batch);
+    Ok(taken)
 }
 
-/// `(handle, ascii) → string`: the next large text of the batch in hand.
+/// `(ascii) → string`: the next large text of the batch in hand.
 pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
-    let handle = convert::number(&mut cx, 0)? as u32;
-    let text = environment::get(&mut cx)
-        .and_then(|mut environment| environment.worker_mut(handle)?.large_texts.next());
-    let Some(text) = text else {
+    let Some(text) = in_hand::next_large_text() else {
         return cx.throw_error("this batch has no more large texts");
     };
-    let is_ascii = cx.argument::<JsBoolean>(1)?.value(&mut cx);
-    let string = large_text::string(&mut cx, &text, is_ascii)?;
-    large_text::set_last(Some(text));
-    Ok(string)
+    let is_ascii = cx.argument::<JsBoolean>(0)?.value(&mut cx);
+    large_text::string(&mut cx, &text, is_ascii)
 }
 
 /// `(handle, socketId)`: the close handler of this socket starts now.

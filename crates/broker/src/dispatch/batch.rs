@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::record::{
-    Event, FLAG_ASCII, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, Record, align, kind, word,
+    Event, FLAG_ASCII, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, PackedText, Record, align, kind, word,
 };
 use crate::codec::TextBytes;
 use crate::id::{RequestId, SocketId};
@@ -50,6 +50,8 @@ pub struct Batch {
     large_bytes: usize,
     /// How much the first record makes room for.
     expected: usize,
+    /// There are bytes in it that a handler may keep: of a request, of a token, of a binary message.
+    has_bytes_to_keep: bool,
     /// How many records.
     pub(crate) events: u32,
     /// How many of them are messages: what is counted when a worker dies with them.
@@ -75,10 +77,26 @@ impl Batch {
         &self.bytes
     }
 
-    /// The large texts, whose data does not stand in their records.
+    /// Whether a reader in another language may give parts of the buffer on as they are, so that it must stay: those of
+    /// requests, tokens and binary messages. Everything else is decoded at once.
     #[must_use]
-    pub fn into_large_texts(self) -> Vec<LargeText> {
-        self.large
+    pub fn has_bytes_to_keep(&self) -> bool {
+        self.has_bytes_to_keep
+    }
+
+    /// The large texts, whose data does not stand in their records. Afterwards the batch is without.
+    #[must_use]
+    pub fn take_large_texts(&mut self) -> Vec<LargeText> {
+        self.large_bytes = 0;
+        std::mem::take(&mut self.large)
+    }
+
+    /// The text message whose record begins at this offset of [`packed`](Self::packed).
+    #[must_use]
+    pub fn text_at(&self, offset: usize) -> Option<PackedText<'_>> {
+        let rest = self.bytes.get(offset..).filter(|rest| rest.len() >= HEAD)?;
+        let bytes = rest.get(..word(rest, 1) as usize)?;
+        Record { bytes, large: None }.text()
     }
 
     /// An empty batch that expects as much as this one has got.
@@ -114,6 +132,7 @@ impl Batch {
         self.bytes.extend_from_slice(&other.bytes);
         self.large.extend(other.large);
         self.large_bytes += other.large_bytes;
+        self.has_bytes_to_keep |= other.has_bytes_to_keep;
         self.events += other.events;
         self.messages += other.messages;
         self.closes += other.closes;
@@ -185,7 +204,7 @@ impl Batch {
             self.large_bytes += large.as_bytes().len();
             self.large.push(large.clone());
         }
-        self.count(record.kind());
+        self.count(record.kind(), record.has_bytes_to_keep());
     }
 
     /// `word_0` has the kind in its lowest byte. `payload` is what stands in the record, of a length that may stand beside.
@@ -219,10 +238,16 @@ impl Batch {
         }
         self.bytes.extend_from_slice(payload);
         self.bytes.resize(start + length, 0);
-        self.count(word_0 as u8);
+        let record = Record {
+            bytes: &self.bytes[start..],
+            large: None,
+        };
+        let (kind, has_bytes_to_keep) = (record.kind(), record.has_bytes_to_keep());
+        self.count(kind, has_bytes_to_keep);
     }
 
-    fn count(&mut self, kind: u8) {
+    fn count(&mut self, kind: u8, has_bytes_to_keep: bool) {
+        self.has_bytes_to_keep |= has_bytes_to_keep;
         self.events += 1;
         self.messages += u32::from(kind == kind::MESSAGE);
         self.closes += u32::from(kind == kind::CLOSE);
@@ -322,6 +347,66 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_found_by_the_offset_of_its_record() {
+        let mut batch = Batch::default();
+        let token = Bytes::from_static(b"token");
+        let mut offsets = Vec::new();
+        for (text, token) in [
+            ("one", None),
+            ("", Some(&token)),
+            ("thr\u{e9}", Some(&token)),
+        ] {
+            offsets.push((batch.packed().len(), text));
+            let of = Origin::socket(socket(1), token, 0);
+            batch.text(of, TextBytes::Borrowed(text.as_bytes()), false);
+        }
+        for (offset, text) in offsets {
+            let found = batch.text_at(offset);
+            assert_eq!(found, Some(PackedText::Here(text.as_bytes())));
+        }
+        let of = Origin::socket(socket(1), None, 0);
+        let large = batch.packed().len();
+        batch.text(of, TextBytes::Borrowed(&[b'a'; LARGE]), true);
+        assert_eq!(batch.text_at(large), Some(PackedText::Large));
+        let others = batch.packed().len();
+        batch.binary(of, b"bytes");
+        batch.drain(of);
+        for offset in [others, others + HEAD + 8, batch.packed().len(), usize::MAX] {
+            assert_eq!(batch.text_at(offset), None);
+        }
+    }
+
+    #[test]
+    fn a_batch_of_which_handlers_keep_nothing_can_be_told() {
+        let of = Origin::socket(socket(1), None, 0);
+        let token = Bytes::from_static(b"token");
+        let mut plain = Batch::default();
+        plain.text(of, TextBytes::Borrowed(b"text"), true);
+        plain.drain(of);
+        plain.close(of, 1000, "reason");
+        assert!(!plain.has_bytes_to_keep());
+        let keeps: [fn(&mut Batch, Origin<'_>, Option<&Bytes>); 4] = [
+            |batch, of, _| batch.binary(of, b""),
+            |batch, of, _| batch.open(of, b"block"),
+            |batch, _, _| batch.request(RequestId::new(1).expect("a valid id"), b"block"),
+            |batch, _, token| batch.drain(Origin::socket(socket(1), token, 0)),
+        ];
+        for keep in keeps {
+            let mut kept = Batch::default();
+            keep(&mut kept, of, Some(&token));
+            assert!(kept.has_bytes_to_keep());
+            let mut copy = Batch::default();
+            kept.records().for_each(|record| copy.copy(record));
+            assert!(copy.has_bytes_to_keep());
+            let mut joined = Batch::default();
+            plain.records().for_each(|record| joined.copy(record));
+            assert!(!joined.has_bytes_to_keep());
+            joined.append(kept);
+            assert!(joined.has_bytes_to_keep());
+        }
+    }
+
+    #[test]
     fn large_texts_keep_their_places_when_batches_are_joined_and_handed_on() {
         let texts = [1, LARGE - 1, LARGE, 7, LARGE + 1, 3 * LARGE];
         let mut whole = Batch::default();
@@ -349,6 +434,6 @@ mod tests {
             assert!(batch.len() >= 2 * size && batch.packed().len() < batch.len());
         }
         assert_eq!(copy.len(), whole.len());
-        assert_eq!(whole.into_large_texts().len(), 3);
+        assert_eq!(whole.take_large_texts().len(), 3);
     }
 }

@@ -107,6 +107,15 @@ pub enum Event<'a> {
     },
 }
 
+/// A text message in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackedText<'a> {
+    /// Its data, valid UTF-8.
+    Here(&'a [u8]),
+    /// Its data stands elsewhere.
+    Large,
+}
+
 /// One record of a batch with its header.
 #[derive(Clone, Copy)]
 pub(crate) struct Record<'a> {
@@ -140,6 +149,25 @@ impl<'a> Record<'a> {
 
     pub(crate) fn bytes(self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// Whether a handler may be given bytes of it that it keeps.
+    pub(super) fn has_bytes_to_keep(self) -> bool {
+        let has_block = matches!(self.kind(), kind::OPEN | kind::REQUEST | kind::UPGRADE);
+        let is_binary = self.kind() == kind::MESSAGE && self.bytes[1] & FLAG_TEXT == 0;
+        has_block || is_binary || word(self.bytes, 4) != NO_TOKEN
+    }
+
+    /// A text message; `None` for everything else.
+    pub(super) fn text(self) -> Option<PackedText<'a>> {
+        let flags = self.bytes[1];
+        if self.kind() != kind::MESSAGE || flags & FLAG_TEXT == 0 {
+            return None;
+        }
+        Some(match flags & FLAG_LARGE {
+            0 => PackedText::Here(self.payload()),
+            _ => PackedText::Large,
+        })
     }
 
     fn token(self) -> Option<&'a [u8]> {
