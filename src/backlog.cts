@@ -1,6 +1,6 @@
 /** What waits behind a handler of a socket that has returned a promise. */
 
-import { DRAIN } from './batch.cjs';
+import { DECODED_TOGETHER, DRAIN } from './batch.cjs';
 import type { SocketEvent, SocketEventKind } from './worker.cjs';
 
 /** Beyond either of these nothing more is read from the socket. What its worker was given already still comes. */
@@ -66,6 +66,7 @@ export class Backlog {
 }
 
 function sizeOf({ payload }: SocketEvent): number {
-  const length = typeof payload === 'string' || Buffer.isBuffer(payload) ? payload.length : 0;
-  return length + EVENT_BYTES;
+  // A short text may be a piece of a longer one.
+  if (typeof payload === 'string') return Math.max(payload.length, DECODED_TOGETHER) + EVENT_BYTES;
+  return (Buffer.isBuffer(payload) ? payload.length : 0) + EVENT_BYTES;
 }

@@ -35,8 +35,12 @@ const FLAG_LARGE = 4;
 
 const HEAD_BYTES = 28;
 
-/** In bytes. */
-const DECODED_TOGETHER = 512;
+/**
+ * So many bytes of records are decoded together: some texts of 64 bytes, which makes up for most of the calls that they
+ * would take, and no more than an application that keeps one of them can bear to keep.
+ */
+export const DECODED_TOGETHER = 512;
+
 const NO_TOKEN = 0xffff_ffff;
 const HIGH_HALF = 2 ** 32;
 
@@ -53,11 +57,11 @@ interface Decoder extends Buffer {
  * A batch, and a place in it. The accessors speak of the record that {@link next} moved to.
  */
 export class Batch {
-  readonly #bytes: Decoder;
+  #bytes!: Decoder;
   /** What the bytes stand in, and where they begin there. */
-  readonly #store: ArrayBufferLike;
-  readonly #storeOffset: number;
-  readonly #words: Uint32Array;
+  #store!: ArrayBufferLike;
+  #storeOffset!: number;
+  #words!: Uint32Array;
   /** Byte offsets of the current record, of the one behind it, and of the end of the last one. */
   #start = 0;
   #end = 0;
@@ -68,10 +72,14 @@ export class Batch {
   #decodedEnd = 0;
 
   constructor(bytes: Buffer) {
+    this.#read(bytes);
+    this.#length = bytes.length;
+  }
+
+  #read(bytes: Buffer): void {
     // The addon's buffers have a store of their own, which is aligned; another runtime might cut them from a pool.
     const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(Uint8Array.from(bytes).buffer);
     this.#bytes = aligned as Decoder;
-    this.#length = aligned.length;
     this.#store = aligned.buffer;
     this.#storeOffset = aligned.byteOffset;
     this.#words = new Uint32Array(this.#store, this.#storeOffset, aligned.byteLength >>> 2);
@@ -89,6 +97,8 @@ export class Batch {
   next(): boolean {
     this.#start = this.#end;
     if (this.#start >= this.#length) return false;
+    // A handler has transferred bytes that it got, and the rest of the batch with them.
+    if (this.#bytes.length === 0) this.#read(native.takeAgain());
     this.#end += this.#word(1);
     return true;
   }
@@ -146,15 +156,14 @@ export class Batch {
 
   /**
    * Short texts that follow each other are decoded together, records and all, and each is a piece of that: V8 makes one
-   * in a third of the time that a call to the decoder takes. The piece keeps the whole in memory, which is why that is short.
+   * in a third of the time that a call to the decoder takes. A piece keeps the whole in memory, which is why that is short.
    */
   #ascii(start: number, end: number): string {
-    if (end > this.#decodedEnd || start < this.#decodedStart) {
-      const decodedEnd = start + DECODED_TOGETHER;
-      if (end + HEAD_BYTES >= this.#length || 2 * (end - start) > DECODED_TOGETHER)
-        return this.#bytes.latin1Slice(start, end);
+    if (end > this.#decodedEnd) {
+      const isLast = end + HEAD_BYTES >= this.#length;
+      if (isLast || 2 * (end - start) > DECODED_TOGETHER) return this.#bytes.latin1Slice(start, end);
       this.#decodedStart = start;
-      this.#decodedEnd = Math.min(decodedEnd, this.#length);
+      this.#decodedEnd = Math.min(start + DECODED_TOGETHER, this.#length);
       this.#decoded = this.#bytes.latin1Slice(start, this.#decodedEnd);
     }
     return this.#decoded.substring(start - this.#decodedStart, end - this.#decodedStart);

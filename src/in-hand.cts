@@ -18,7 +18,7 @@ export function takeInHand(messageData: string | Buffer, recordOffset: number): 
   offset = recordOffset;
 }
 
-/** To be called before the next batch is taken: the addon leaves this one then. */
+/** Before another batch is taken, and when a turn is over: what a handler gives from here on is in no batch. */
 export function leaveHand(): void {
   data = NOTHING;
 }

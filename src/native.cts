@@ -99,6 +99,8 @@ export interface Native {
    * From a batch to the next `take` or `uncork` the calls of this thread are collected.
    */
   take(worker: number, store: Buffer): Buffer | number | undefined;
+  /** The batch that was taken last once more, in another buffer. */
+  takeAgain(): Buffer;
   /** The next large text of the batch that was taken last; each is given once. */
   takeLargeText(isAscii: boolean): string;
   /** The close handler of this socket starts now; its close event is not given to another worker. */

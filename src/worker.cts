@@ -61,6 +61,9 @@ export interface SocketEvent {
   code: number;
 }
 
+/** Who works off a batch now. */
+let inTurn: WorkerThread | undefined;
+
 /**
  * The registration of a thread. It ends with `retire` and the last handler that was called before.
  */
@@ -84,7 +87,6 @@ export class WorkerThread {
   /** Sockets that wait elsewhere for this retired worker to be done with them. */
   #heldBack = new Set<SocketId>();
   #isRetired = false;
-  #isInTurn = false;
 
   /**
    * @throws WsBrokerError `WSB_INVALID_ARGUMENT` for what is no object of handlers, `WSB_ALREADY_REGISTERED`
@@ -122,7 +124,7 @@ export class WorkerThread {
 
   /** Lets sockets go to their next worker that nothing here is busy with any more. */
   #letGo(): void {
-    if (this.#heldBack.size === 0 || this.#isInTurn) return;
+    if (this.#heldBack.size === 0 || inTurn === this) return;
     for (const id of this.#heldBack) {
       if (this.#busySockets.has(id)) continue;
       this.#heldBack.delete(id);
@@ -132,32 +134,35 @@ export class WorkerThread {
 
   #endWhenIdle(): void {
     this.#letGo();
-    const isIdle = !this.#isInTurn && this.#busySockets.size === 0 && this.#openRequests.size === 0;
+    const isIdle = inTurn !== this && this.#busySockets.size === 0 && this.#openRequests.size === 0;
     if (this.#isRetired && isIdle) native.end(this.#handle);
   }
 
   /** Lets no exception out: there is nobody above it. */
   #turn(): void {
-    this.#isInTurn = true;
+    if (inTurn !== undefined) {
+      // A handler runs the event loop: what comes meanwhile waits until it has returned.
+      if (inTurn !== this) setImmediate(() => this.#turn());
+      return;
+    }
+    inTurn = this;
     let isMoreWaiting = true;
-    corkedByBatches(() => {
-      for (let count = 0; count < BATCHES_PER_TURN && isMoreWaiting; count += 1) {
-        leaveHand();
-        const taken = native.take(this.#handle, this.#store);
-        if (taken === undefined) isMoreWaiting = false;
-        else if (typeof taken === 'number') this.#dispatch(this.#stored.restart(taken));
-        else this.#dispatch(new Batch(taken));
-      }
-    });
-    this.#isInTurn = false;
+    try {
+      corkedByBatches(() => {
+        for (let count = 0; count < BATCHES_PER_TURN && isMoreWaiting; count += 1) {
+          leaveHand();
+          const taken = native.take(this.#handle, this.#store);
+          if (taken === undefined) isMoreWaiting = false;
+          else if (typeof taken === 'number') this.#dispatch(this.#stored.restart(taken));
+          else this.#dispatch(new Batch(taken));
+        }
+      });
+    } finally {
+      leaveHand();
+      inTurn = undefined;
+    }
     if (isMoreWaiting) setImmediate(() => this.#turn());
     else this.#endWhenIdle();
-  }
-
-  #receive(batch: Batch, id: SocketId): void {
-    const data = batch.data;
-    takeInHand(data, batch.offset);
-    this.#arrive(batch, id, MESSAGE, data, 0);
   }
 
   #dispatch(batch: Batch): void {
@@ -189,6 +194,12 @@ export class WorkerThread {
       }
     }
     this.#batch = undefined;
+  }
+
+  #receive(batch: Batch, id: SocketId): void {
+    const data = batch.data;
+    takeInHand(data, batch.offset);
+    this.#arrive(batch, id, MESSAGE, data, 0);
   }
 
   /** An event of a socket: handled now, or behind the promise that the socket waits for. */

@@ -11,9 +11,10 @@ use neon::result::Throw;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
 use wsbroker_engine::{
-    ChannelName, HEADER_ROOM, LargeText, OutboundMessage, RequestId, Response, SocketId,
+    ChannelName, HEADER_ROOM, LargeText, OutboundMessage, RequestId, Response, SocketId, memory,
 };
 
+use crate::in_hand::{self, TextInHand};
 use crate::value::{Data, RawValue, SCRATCH_BYTES};
 
 pub(crate) fn number(cx: &mut FunctionContext, index: usize) -> NeonResult<f64> {
@@ -59,33 +60,37 @@ fn with_data<'cx, R>(
     }
 }
 
-/// A string becomes a text message, a `Uint8Array` a binary one.
+/// A string becomes a text message, a `Uint8Array` a binary one; a number is the offset of a text in the batch in hand.
 pub(crate) fn with_message<R>(
     cx: &mut FunctionContext,
     index: usize,
     use_message: impl FnOnce(&OutboundMessage<'_>) -> R,
 ) -> NeonResult<R> {
     let value = cx.argument::<JsValue>(index)?;
-    with_data(cx, value, |data| as_message(data, use_message))
+    match with_message_of(RawValue::of(cx, value), use_message) {
+        Some(result) => Ok(result),
+        None => cx.throw_type_error("expected a string, a Uint8Array or an offset"),
+    }
 }
 
-/// The same for a value of a [direct](crate::direct) call; `None` for what is neither.
+/// The same for a value of a [direct](crate::direct) call; `None` for what is none of these.
 pub(crate) fn with_message_of<R>(
     value: RawValue<'_>,
     use_message: impl FnOnce(&OutboundMessage<'_>) -> R,
 ) -> Option<R> {
-    value.with_data(|data| as_message(data, use_message))
-}
-
-fn as_message<R>(data: Data<'_>, use_message: impl FnOnce(&OutboundMessage<'_>) -> R) -> R {
-    match data {
+    if let Some(offset) = value.number() {
+        return in_hand::with_text_at(offset as usize, |text| match text {
+            TextInHand::Packed(text) => use_message(&OutboundMessage::utf8(text)),
+            TextInHand::Large(text) => use_message(&OutboundMessage::large_text(text)),
+        });
+    }
+    value.with_data(|data| match data {
         Data::Text(text) => use_message(&OutboundMessage::utf8(text)),
         Data::LongText(text) => {
             use_message(&OutboundMessage::large_text(&LargeText::behind_room(text)))
         }
-        Data::LargeText(text) => use_message(&OutboundMessage::large_text(text)),
         Data::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
-    }
+    })
 }
 
 /// A string stands for its UTF-8.
@@ -192,10 +197,9 @@ pub(crate) fn with_body<R>(
     with_data(cx, value, |data| {
         use_body(match data {
             Data::Text(text) => Body::Short(text),
-            Data::LongText(text) => Body::Long(Bytes::from(text).slice(HEADER_ROOM..)),
+            Data::LongText(text) => Body::Long(memory::share(text).slice(HEADER_ROOM..)),
             Data::Bytes(bytes) if bytes.len() <= SHORT => Body::Short(bytes),
             Data::Bytes(bytes) => Body::Long(Bytes::copy_from_slice(bytes)),
-            Data::LargeText(text) => Body::Long(Bytes::copy_from_slice(text.as_bytes())),
         })
     })
 }

@@ -35,6 +35,11 @@ pub(crate) fn take(mut batch: Batch) {
     });
 }
 
+/// The records of the batch once more.
+pub(crate) fn packed<R>(with: impl FnOnce(&[u8]) -> R) -> R {
+    IN_HAND.with_borrow(|in_hand| with(in_hand.batch.packed()))
+}
+
 pub(crate) fn leave() {
     IN_HAND.take();
 }

@@ -65,6 +65,7 @@ fn main(mut cx: ModuleContext) -> NeonResult<()> {
     cx.export_function("release", worker::release)?;
     cx.export_function("end", worker::end)?;
     cx.export_function("take", worker::take)?;
+    cx.export_function("takeAgain", worker::take_again)?;
     cx.export_function("takeLargeText", worker::take_large_text)?;
     cx.export_function("beginClose", worker::begin_close)?;
     cx.export_function("cork", worker::cork)?;

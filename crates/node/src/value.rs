@@ -8,9 +8,7 @@ use std::{ptr, slice};
 
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
-use wsbroker_engine::{HEADER_ROOM, LargeText, memory};
-
-use crate::in_hand::{self, TextInHand};
+use wsbroker_engine::{HEADER_ROOM, memory};
 
 /// Strings up to about this many bytes are decoded in one call and without an allocation. Most messages and nearly all
 /// channel names are shorter.
@@ -34,7 +32,6 @@ pub(crate) enum Data<'a> {
     /// UTF-8 behind [`HEADER_ROOM`] bytes.
     LongText(Vec<u8>),
     Bytes(&'a [u8]),
-    LargeText(&'a LargeText),
 }
 
 impl Data<'_> {
@@ -42,7 +39,6 @@ impl Data<'_> {
         match self {
             Self::Text(bytes) | Self::Bytes(bytes) => bytes,
             Self::LongText(text) => &text[HEADER_ROOM..],
-            Self::LargeText(text) => text.as_bytes(),
         }
     }
 }
@@ -71,8 +67,8 @@ impl<'cx> RawValue<'cx> {
         status.is_ok().then_some(number)
     }
 
-    /// Runs `use_data` on the content of a string or a `Uint8Array`, or on the text in hand whose offset the value is;
-    /// `None` for everything else. No JavaScript may run meanwhile.
+    /// Runs `use_data` on the content of a string or a `Uint8Array`; `None` for everything else. No JavaScript may run
+    /// meanwhile.
     pub(crate) fn with_data<R>(self, use_data: impl FnOnce(Data<'_>) -> R) -> Option<R> {
         let mut scratch = [const { MaybeUninit::<u8>::uninit() }; SCRATCH_BYTES];
         match self.write_utf8(&mut scratch) {
@@ -80,15 +76,7 @@ impl<'cx> RawValue<'cx> {
                 Some(use_data(Data::Text(text)))
             }
             Ok(_) => Some(use_data(Data::LongText(self.long_text()))),
-            Err(node_api::Status::StringExpected) => match self.number() {
-                Some(offset) => in_hand::with_text_at(offset as usize, |text| {
-                    use_data(match text {
-                        TextInHand::Packed(text) => Data::Text(text),
-                        TextInHand::Large(text) => Data::LargeText(text),
-                    })
-                }),
-                None => self.bytes().map(Data::Bytes).map(use_data),
-            },
+            Err(node_api::Status::StringExpected) => self.bytes().map(Data::Bytes).map(use_data),
             Err(_) => None,
         }
     }
@@ -128,6 +116,7 @@ impl<'cx> RawValue<'cx> {
             if written + LONGEST_CHARACTER_AND_NUL <= room || written == 0 {
                 return text;
             }
+            memory::give_back(text);
             // SAFETY: as above.
             let _ = unsafe {
                 let no_buffer = ptr::null_mut();

@@ -273,6 +273,11 @@ pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     Ok(taken)
 }
 
+/// `() → Buffer`: the batch in hand once more.
+pub(crate) fn take_again(mut cx: FunctionContext) -> JsResult<JsBuffer> {
+    in_hand::packed(|packed| convert::buffer(&mut cx, packed))
+}
+
 /// `(ascii) → string`: the next large text of the batch in hand.
 pub(crate) fn take_large_text(mut cx: FunctionContext) -> JsResult<JsString> {
     let Some(text) = in_hand::next_large_text() else {
