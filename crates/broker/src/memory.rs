@@ -17,10 +17,13 @@ use parking_lot::Mutex;
 const SHORTEST: usize = 8 * 1024;
 
 /// Larger memory too: messages of this size are too rare to wait for each other.
-const LONGEST: usize = 4 * 1024 * 1024;
+pub(crate) const LONGEST: usize = 4 * 1024 * 1024;
 
 /// Sizes from one power of two to the next: at most a quarter more than what is asked for.
 const STEPS: usize = 4;
+
+/// So much more each size has, for a frame's header and the like: applications like powers of two.
+const EXTRA: usize = 64;
 
 const SIZES: usize = (LONGEST / SHORTEST).ilog2() as usize * STEPS + 1;
 
@@ -46,22 +49,19 @@ pub fn take(capacity: usize) -> Vec<u8> {
 /// The most that [`take`] can be asked for without giving more than `capacity` bytes.
 pub(crate) fn size_within(capacity: usize) -> usize {
     match Size::of(capacity) {
-        None => capacity,
-        Some(_) => {
-            let step = (1 << capacity.ilog2()) / STEPS;
-            capacity / step * step
-        }
+        Some(size) if size.bytes > capacity => size.smaller(),
+        _ => capacity,
     }
 }
 
 /// Keeps the memory for the next one, if [`take`] gave it.
-pub(crate) fn give_back(memory: Vec<u8>) {
+pub fn give_back(memory: Vec<u8>) {
     POOL.give_back(memory);
 }
 
 /// Bytes whose memory [`take`] gave, which is kept for the next one when nobody has them any more.
 #[must_use]
-pub(crate) fn share(bytes: Vec<u8>) -> Bytes {
+pub fn share(bytes: Vec<u8>) -> Bytes {
     if Size::of(bytes.capacity()).is_none() {
         return bytes.into();
     }
@@ -69,7 +69,7 @@ pub(crate) fn share(bytes: Vec<u8>) -> Bytes {
 }
 
 /// Memory for all of a message that has been announced, if that is not too large and not too much is announced altogether.
-/// The advance is to be kept until the message is there.
+/// The advance is to be told of what comes, and kept until the message is there.
 pub(crate) fn take_ahead(capacity: usize) -> Option<(Vec<u8>, Advance)> {
     if capacity > LONGEST {
         return None;
@@ -81,7 +81,7 @@ pub(crate) fn take_ahead(capacity: usize) -> Option<(Vec<u8>, Advance)> {
 /// What is left of [`MOST_AHEAD`].
 struct Allowance(AtomicUsize);
 
-/// So many bytes have been taken ahead.
+/// So many bytes have been taken ahead, and have not come.
 #[derive(Debug)]
 pub(crate) struct Advance {
     left: &'static AtomicUsize,
@@ -99,6 +99,15 @@ impl Allowance {
     }
 }
 
+impl Advance {
+    /// So many more have come.
+    pub(crate) fn received(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Advance {
     fn drop(&mut self) {
         self.left.fetch_add(self.bytes, Ordering::Relaxed);
@@ -110,8 +119,12 @@ pub(crate) fn age() {
     POOL.age(Instant::now());
 }
 
-/// Gives everything back, and what comes is not kept until somebody takes memory again: the last client has left, and nobody
-/// may ever call [`age`].
+/// There is a client: memory is kept from now on, for [`age`] will be called.
+pub(crate) fn wake() {
+    POOL.resting.store(false, Ordering::Release);
+}
+
+/// The last client has left, and nobody calls [`age`] any more: gives everything back, and keeps nothing.
 pub(crate) fn rest() {
     POOL.rest();
 }
@@ -140,9 +153,10 @@ struct Size {
 impl Size {
     /// The smallest for `capacity` bytes; `None` for what is not kept.
     fn of(capacity: usize) -> Option<Self> {
-        if !(SHORTEST..=LONGEST).contains(&capacity) {
+        if !(SHORTEST..=LONGEST + EXTRA).contains(&capacity) {
             return None;
         }
+        let capacity = (capacity - EXTRA).max(SHORTEST);
         // The last power of two below, and how many steps of a quarter of it lead to the capacity: 5 to 8.
         let exponent = (capacity - 1).ilog2();
         let step = (1 << exponent) / STEPS;
@@ -150,8 +164,18 @@ impl Size {
         let octave = (exponent + 1 - SHORTEST.ilog2()) as usize;
         Some(Self {
             index: (octave + 1) * STEPS + steps - 3 * STEPS,
-            bytes: steps * step,
+            bytes: steps * step + EXTRA,
         })
+    }
+
+    /// The bytes of the next smaller size; below the first one no size is kept.
+    fn smaller(self) -> usize {
+        let bytes = self.bytes - EXTRA;
+        if bytes == SHORTEST {
+            return SHORTEST - 1;
+        }
+        let step = (1 << (bytes - 1).ilog2()) / STEPS;
+        bytes - step + EXTRA
     }
 }
 
@@ -160,6 +184,7 @@ struct Pool {
     sizes: [Mutex<Free>; SIZES],
     /// What all of them keep, in bytes.
     free: AtomicUsize,
+    /// Nothing is kept.
     resting: AtomicBool,
     aged: Mutex<Instant>,
 }
@@ -188,9 +213,6 @@ impl Pool {
         let Some(size) = Size::of(capacity) else {
             return Vec::with_capacity(capacity);
         };
-        if self.resting.load(Ordering::Relaxed) {
-            self.resting.store(false, Ordering::Relaxed);
-        }
         let mut free = self.sizes[size.index].lock();
         match free.memory.pop() {
             Some(memory) => {
@@ -211,7 +233,9 @@ impl Pool {
         else {
             return;
         };
-        if self.resting.load(Ordering::Relaxed) {
+        let mut free = self.sizes[size.index].lock();
+        // Under the lock, which whoever lets the pool rest takes behind this.
+        if self.resting.load(Ordering::Acquire) {
             return;
         }
         if self.free.fetch_add(size.bytes, Ordering::Relaxed) + size.bytes > MOST_FREE {
@@ -219,7 +243,7 @@ impl Pool {
             return;
         }
         memory.clear();
-        self.sizes[size.index].lock().memory.push(memory);
+        free.memory.push(memory);
     }
 
     fn age(&self, now: Instant) {
@@ -236,7 +260,7 @@ impl Pool {
     }
 
     fn rest(&self) {
-        self.resting.store(true, Ordering::Relaxed);
+        self.resting.store(true, Ordering::Release);
         self.release(|free| free.memory.len());
     }
 
@@ -258,12 +282,14 @@ impl Pool {
 mod tests {
     use super::*;
 
+    const SMALLEST: usize = SHORTEST + EXTRA;
+
     #[test]
     fn every_capacity_has_the_next_size() {
         let mut sizes = Vec::new();
-        for capacity in SHORTEST..=LONGEST {
+        for capacity in SHORTEST..=LONGEST + EXTRA {
             let size = Size::of(capacity).expect("a size that is kept");
-            assert!(size.bytes >= capacity && size.bytes - capacity <= capacity / STEPS);
+            assert!(size.bytes >= capacity && size.bytes - capacity <= EXTRA + capacity / STEPS);
             assert_eq!(Size::of(size.bytes), Some(size));
             if sizes.last() != Some(&size) {
                 assert_eq!(size.index, sizes.len());
@@ -275,9 +301,10 @@ mod tests {
             assert_eq!(size_within(pair[1].bytes - 1), pair[0].bytes);
             assert_eq!(size_within(pair[1].bytes), pair[1].bytes);
         }
+        assert_eq!(size_within(SHORTEST), SHORTEST - 1);
         assert_eq!(size_within(SHORTEST - 1), SHORTEST - 1);
         assert_eq!(Size::of(SHORTEST - 1), None);
-        assert_eq!(Size::of(LONGEST + 1), None);
+        assert_eq!(Size::of(LONGEST + EXTRA + 1), None);
     }
 
     #[test]
@@ -300,16 +327,16 @@ mod tests {
         let taken: Vec<_> = (0..10).map(|_| pool.take(SHORTEST)).collect();
         taken.into_iter().for_each(|memory| pool.give_back(memory));
         pool.age(began + AGE);
-        assert_eq!(pool.free.load(Ordering::Relaxed), 10 * SHORTEST);
+        assert_eq!(pool.free.load(Ordering::Relaxed), 10 * SMALLEST);
         // Three at a time.
         for _ in 0..5 {
             let taken: Vec<_> = (0..3).map(|_| pool.take(SHORTEST)).collect();
             taken.into_iter().for_each(|memory| pool.give_back(memory));
         }
         pool.age(began + AGE + AGE / 2);
-        assert_eq!(pool.free.load(Ordering::Relaxed), 10 * SHORTEST, "too soon");
+        assert_eq!(pool.free.load(Ordering::Relaxed), 10 * SMALLEST, "too soon");
         pool.age(began + 2 * AGE);
-        assert_eq!(pool.free.load(Ordering::Relaxed), 3 * SHORTEST);
+        assert_eq!(pool.free.load(Ordering::Relaxed), 3 * SMALLEST);
         pool.age(began + 3 * AGE);
         assert_eq!(pool.free.load(Ordering::Relaxed), 0);
     }
@@ -319,15 +346,13 @@ mod tests {
         let pool = Pool::default();
         let taken: Vec<_> = (0..20).map(|_| pool.take(LONGEST)).collect();
         taken.into_iter().for_each(|memory| pool.give_back(memory));
-        assert_eq!(pool.free.load(Ordering::Relaxed), MOST_FREE);
+        let kept = pool.free.load(Ordering::Relaxed);
+        assert!(kept <= MOST_FREE && kept + LONGEST + EXTRA > MOST_FREE);
         pool.rest();
         assert_eq!(pool.free.load(Ordering::Relaxed), 0);
-        let late = Vec::with_capacity(LONGEST);
+        let late = pool.take(LONGEST);
         pool.give_back(late);
         assert_eq!(pool.free.load(Ordering::Relaxed), 0);
-        let taken = pool.take(LONGEST);
-        pool.give_back(taken);
-        assert_eq!(pool.free.load(Ordering::Relaxed), LONGEST);
     }
 
     #[test]
@@ -336,6 +361,10 @@ mod tests {
         let first = ALLOWANCE.advance(60).expect("allowed");
         assert!(ALLOWANCE.advance(41).is_none());
         let second = ALLOWANCE.advance(40).expect("what is left");
+        let mut first = first;
+        first.received(10);
+        assert!(ALLOWANCE.advance(11).is_none());
+        drop(ALLOWANCE.advance(10).expect("has come"));
         drop(first);
         assert!(ALLOWANCE.advance(61).is_none());
         let third = ALLOWANCE.advance(60).expect("given back");
@@ -347,7 +376,7 @@ mod tests {
     #[test]
     fn memory_that_was_not_taken_here_is_not_kept() {
         let pool = Pool::default();
-        for capacity in [1, SHORTEST - 1, SHORTEST + 1, LONGEST + 1] {
+        for capacity in [1, SHORTEST - 1, SHORTEST, SHORTEST + 1, 2 * LONGEST] {
             pool.give_back(Vec::with_capacity(capacity));
         }
         assert_eq!(pool.free.load(Ordering::Relaxed), 0);

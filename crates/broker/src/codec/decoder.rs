@@ -286,6 +286,9 @@ where
         .map_err(Ended::from)
         .and_then(|item| deliver(item, sink));
     inflation.done();
+    if let Cow::Owned(payload) = payload {
+        memory::give_back(payload);
+    }
     delivered
 }
 

@@ -99,6 +99,9 @@ impl Message {
         if let Content::Text(text) = &mut self.content {
             text.push(piece)?;
         }
+        if piece.is_empty() {
+            return Ok(()); // a header alone takes no memory
+        }
         let room = self.room();
         let needed = room + self.len() + piece.len();
         if needed > self.bytes.capacity() {
@@ -108,11 +111,14 @@ impl Message {
             self.bytes.resize(room, 0);
         }
         self.bytes.extend_from_slice(piece);
+        if let Some(advance) = &mut self.advance {
+            advance.received(piece.len());
+        }
         Ok(())
     }
 
     /// Takes memory for all that is announced, if that is worth it and allowed: a large message is not moved from one memory to
-    /// the next then. Else for what is needed, see [`extend`].
+    /// the next then. Else memory follows what has arrived, as in [`extend`].
     fn make_room(&mut self, needed: usize, announced: usize, most: usize) {
         if announced > 2 * needed
             && announced >= LARGE
@@ -139,32 +145,38 @@ impl Message {
     }
 }
 
-/// Appends `piece` to a buffer that will not get longer than `most` bytes.
-///
-/// Memory follows what has arrived, not what was declared, or every socket could claim the limit with one header.
-/// It doubles, so that any number of pieces costs linear time, but stops at `most`, or the next larger
-/// [size](memory::take).
-pub(super) fn extend(buffer: &mut Vec<u8>, piece: &[u8], most: usize) {
-    let needed = buffer.len() + piece.len();
-    if needed > buffer.capacity() {
-        grow(buffer, needed, most);
-    }
-    buffer.extend_from_slice(piece);
-}
-
+/// Makes room in memory that is kept for the next message.
 fn grow(buffer: &mut Vec<u8>, needed: usize, most: usize) {
     let doubled = buffer.capacity().saturating_mul(2);
     let capacity = if doubled >= most {
-        most
+        most.max(needed)
     } else {
-        memory::size_within(doubled)
+        memory::size_within(doubled).max(needed)
     };
-    move_to(memory::take(capacity.max(needed)), buffer);
+    if capacity > memory::LONGEST {
+        buffer.reserve_exact(capacity - buffer.len()); // for which pages need not be copied
+    } else {
+        move_to(memory::take(capacity), buffer);
+    }
 }
 
 fn move_to(mut memory: Vec<u8>, buffer: &mut Vec<u8>) {
     memory.extend_from_slice(buffer);
     memory::give_back(mem::replace(buffer, memory));
+}
+
+/// Appends `piece` to a buffer that will not get longer than `most` bytes.
+///
+/// Memory follows what has arrived, not what was declared, or every socket could claim the limit with one header.
+/// It doubles, so that any number of pieces costs linear time, but stops at `most`.
+pub(super) fn extend(buffer: &mut Vec<u8>, piece: &[u8], most: usize) {
+    let needed = buffer.len() + piece.len();
+    if needed > buffer.capacity() {
+        let doubled = buffer.capacity().saturating_mul(2);
+        let capacity = doubled.min(most).max(needed);
+        buffer.reserve_exact(capacity - buffer.len());
+    }
+    buffer.extend_from_slice(piece);
 }
 
 #[cfg(test)]
@@ -184,7 +196,7 @@ mod tests {
         }
         assert_eq!(
             capacities,
-            [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10 * 1024]
+            [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_000]
         );
     }
 

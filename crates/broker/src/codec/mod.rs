@@ -1,5 +1,5 @@
 //! The WebSocket protocol (RFC 6455) with compressed messages (RFC 7692), as pure functions and one small state machine:
-//! bytes in, items and bytes out; no socket, no clock, no thread.
+//! bytes in, items and bytes out; no socket, no clock, no thread. All it shares is the [memory](crate::memory) of large messages.
 //!
 //! ```text
 //! bytes ──mask──▶ frame ──(inflate)──utf8──▶ message ──▶ Item            (decoder)

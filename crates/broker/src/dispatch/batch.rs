@@ -84,7 +84,7 @@ impl Batch {
         self.has_bytes_to_keep
     }
 
-    /// The large texts, whose data does not stand in their records. Afterwards the batch is without.
+    /// The large texts, whose data does not stand in their records. Afterwards they are empty in the batch.
     #[must_use]
     pub fn take_large_texts(&mut self) -> Vec<LargeText> {
         self.large_bytes = 0;
@@ -96,6 +96,9 @@ impl Batch {
     pub fn text_at(&self, offset: usize) -> Option<PackedText<'_>> {
         let rest = self.bytes.get(offset..).filter(|rest| rest.len() >= HEAD)?;
         let bytes = rest.get(..word(rest, 1) as usize)?;
+        if bytes.len() < HEAD {
+            return None;
+        }
         Record { bytes, large: None }.text()
     }
 
@@ -371,7 +374,7 @@ mod tests {
         let others = batch.packed().len();
         batch.binary(of, b"bytes");
         batch.drain(of);
-        for offset in [others, others + HEAD + 8, batch.packed().len(), usize::MAX] {
+        for offset in (others..=batch.packed().len()).chain([1, 4, usize::MAX]) {
             assert_eq!(batch.text_at(offset), None);
         }
     }

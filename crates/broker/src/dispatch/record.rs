@@ -173,7 +173,7 @@ impl<'a> Record<'a> {
     fn token(self) -> Option<&'a [u8]> {
         match word(self.bytes, 4) {
             NO_TOKEN => None,
-            length => Some(&self.bytes[HEAD..HEAD + length as usize]),
+            length => self.bytes.get(HEAD..HEAD + length as usize),
         }
     }
 
@@ -182,7 +182,8 @@ impl<'a> Record<'a> {
             return large.as_bytes();
         }
         let start = HEAD + self.token().map_or(0, |token| align(token.len()));
-        &self.bytes[start..start + word(self.bytes, 5) as usize]
+        let end = start + word(self.bytes, 5) as usize;
+        self.bytes.get(start..end).unwrap_or_default() // of a large text that was taken nothing is here
     }
 
     pub(super) fn event(self) -> Event<'a> {

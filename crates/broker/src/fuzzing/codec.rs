@@ -56,7 +56,8 @@ impl Rules {
     fn most_held(self) -> usize {
         // Compressed it may be longer than what it inflates to, by less than this.
         let compressed = self.deflate.map_or(0, |_| self.limit / 8 + 64);
-        self.limit + compressed + HELD_BESIDE
+        // Memory comes in sizes.
+        (self.limit + compressed) / 4 * 5 + HELD_BESIDE
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::socket::Phase;
-use super::turn::Shard;
+use super::turn::{INBOXES, Shard};
 use crate::codec::{PING, close};
 use crate::memory;
 use crate::outbox::Runs;
@@ -34,14 +34,19 @@ impl Shard {
         if self.sockets.is_empty() && self.requests.is_empty() {
             if self.sweep.next.take().is_some() {
                 self.runs = Runs::default(); // nobody is left who would need them
-                self.shrink_inboxes();
-                memory::rest();
+                self.shrinks = INBOXES;
+                if self.core.registry.len() == 0 {
+                    memory::rest();
+                }
             }
             return None;
         }
         let slice_time = self.slice_time();
         let wait = match self.sweep.next {
-            None => slice_time,
+            None => {
+                memory::wake();
+                slice_time
+            }
             Some(next) if (self.now.wrapping_sub(next) as i32) < 0 => {
                 // A listener with shorter deadlines may have come since.
                 next.wrapping_sub(self.now).min(slice_time)
@@ -82,7 +87,7 @@ impl Shard {
         self.sweep.cursor = if to == capacity { 0 } else { to };
         if self.sweep.cursor == 0 {
             self.runs.halve();
-            self.shrink_inboxes();
+            self.shrinks = INBOXES;
             memory::age();
         }
         for key in from..to {

@@ -40,6 +40,9 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// client that says little waits for those that say much. Fewer system calls for the latter do not pay for a longer one.
 pub(super) const TIME_FOR_MORE: Duration = Duration::from_micros(20);
 
+/// The one that the threads fill, and the spare one.
+pub(super) const INBOXES: u8 = 2;
+
 /// Everything an I/O thread owns. No lock is needed for any of it.
 pub(super) struct Shard {
     pub(super) handle: Arc<ShardHandle>,
@@ -49,6 +52,8 @@ pub(super) struct Shard {
     pub(super) read_buffer: Vec<u8>,
     /// Empty: what the threads fill while the shard empties the other one.
     spare_inbox: Inbox,
+    /// So many of the next inboxes give memory back that a burst has left.
+    pub(super) shrinks: u8,
     /// What clients sent behind their handshake, until it is read: in the pieces and under the conditions in which a
     /// stream is read, for many such clients are no less than one that floods.
     pub(super) early: HashMap<u32, Bytes>,
@@ -95,6 +100,7 @@ impl Shard {
             requests: IdMap::default(),
             read_buffer: vec![0; READ_BUFFER],
             spare_inbox: Inbox::default(),
+            shrinks: 0,
             early: HashMap::new(),
             inflater: None,
             large: LargeMessages::default(),
@@ -162,13 +168,11 @@ impl Shard {
             self.obey(command, &mut bytes);
         }
         inbox.clear();
+        if self.shrinks > 0 {
+            self.shrinks -= 1;
+            inbox.shrink();
+        }
         self.spare_inbox = inbox;
-    }
-
-    /// Gives memory back that bursts have left.
-    pub(super) fn shrink_inboxes(&mut self) {
-        self.spare_inbox.shrink();
-        self.handle.inbox.lock().shrink();
     }
 
     /// `bytes` begins with what belongs to this command, if it has something there.
