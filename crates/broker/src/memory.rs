@@ -17,7 +17,10 @@ use parking_lot::Mutex;
 const SHORTEST: usize = 8 * 1024;
 
 /// Larger memory too: messages of this size are too rare to wait for each other.
-pub(crate) const LONGEST: usize = 4 * 1024 * 1024;
+const LONGEST: usize = 4 * 1024 * 1024;
+
+/// The most that is kept in one piece, in bytes.
+pub(crate) const MOST_KEPT: usize = LONGEST + EXTRA;
 
 /// Sizes from one power of two to the next: at most a quarter more than what is asked for.
 const STEPS: usize = 4;
@@ -71,7 +74,7 @@ pub fn share(bytes: Vec<u8>) -> Bytes {
 /// Memory for all of a message that has been announced, if that is not too large and not too much is announced altogether.
 /// The advance is to be told of what comes, and kept until the message is there.
 pub(crate) fn take_ahead(capacity: usize) -> Option<(Vec<u8>, Advance)> {
-    if capacity > LONGEST {
+    if capacity > MOST_KEPT {
         return None;
     }
     let advance = ALLOWANCE.advance(capacity)?;
@@ -153,7 +156,7 @@ struct Size {
 impl Size {
     /// The smallest for `capacity` bytes; `None` for what is not kept.
     fn of(capacity: usize) -> Option<Self> {
-        if !(SHORTEST..=LONGEST + EXTRA).contains(&capacity) {
+        if !(SHORTEST..=MOST_KEPT).contains(&capacity) {
             return None;
         }
         let capacity = (capacity - EXTRA).max(SHORTEST);
@@ -287,7 +290,7 @@ mod tests {
     #[test]
     fn every_capacity_has_the_next_size() {
         let mut sizes = Vec::new();
-        for capacity in SHORTEST..=LONGEST + EXTRA {
+        for capacity in SHORTEST..=MOST_KEPT {
             let size = Size::of(capacity).expect("a size that is kept");
             assert!(size.bytes >= capacity && size.bytes - capacity <= EXTRA + capacity / STEPS);
             assert_eq!(Size::of(size.bytes), Some(size));
@@ -304,7 +307,7 @@ mod tests {
         assert_eq!(size_within(SHORTEST), SHORTEST - 1);
         assert_eq!(size_within(SHORTEST - 1), SHORTEST - 1);
         assert_eq!(Size::of(SHORTEST - 1), None);
-        assert_eq!(Size::of(LONGEST + EXTRA + 1), None);
+        assert_eq!(Size::of(MOST_KEPT + 1), None);
     }
 
     #[test]
@@ -347,7 +350,7 @@ mod tests {
         let taken: Vec<_> = (0..20).map(|_| pool.take(LONGEST)).collect();
         taken.into_iter().for_each(|memory| pool.give_back(memory));
         let kept = pool.free.load(Ordering::Relaxed);
-        assert!(kept <= MOST_FREE && kept + LONGEST + EXTRA > MOST_FREE);
+        assert!(kept <= MOST_FREE && kept + MOST_KEPT > MOST_FREE);
         pool.rest();
         assert_eq!(pool.free.load(Ordering::Relaxed), 0);
         let late = pool.take(LONGEST);
@@ -370,7 +373,7 @@ mod tests {
         let third = ALLOWANCE.advance(60).expect("given back");
         drop((second, third));
         assert_eq!(ALLOWANCE.0.load(Ordering::Relaxed), 100);
-        assert!(take_ahead(LONGEST + 1).is_none());
+        assert!(take_ahead(MOST_KEPT + 1).is_none());
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn grow(buffer: &mut Vec<u8>, needed: usize, most: usize) {
     } else {
         memory::size_within(doubled).max(needed)
     };
-    if capacity > memory::LONGEST {
+    if capacity > memory::MOST_KEPT {
         buffer.reserve_exact(capacity - buffer.len()); // for which pages need not be copied
     } else {
         move_to(memory::take(capacity), buffer);
