@@ -20,6 +20,7 @@
 //! | `registry`, `channel` | which sockets exist and who is in which channel |
 //! | `route` | where messages go that no worker hears of |
 //! | `outbox` | what waits for one socket, counted |
+//! | [`memory`] | memory of large messages, which goes from one to the next |
 //! | [`stats`] | everything above in numbers |
 //!
 //! ```no_run

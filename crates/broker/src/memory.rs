@@ -117,14 +117,10 @@ impl Drop for Advance {
     }
 }
 
-/// To be called now and then while there is a client: what was not needed of late goes back to the allocator.
+/// To be called now and then while there is a client: memory is kept from then on, and what was not needed of late goes
+/// back to the allocator.
 pub(crate) fn age() {
     POOL.age(Instant::now());
-}
-
-/// There is a client: memory is kept from now on, for [`age`] will be called.
-pub(crate) fn wake() {
-    POOL.resting.store(false, Ordering::Release);
 }
 
 /// The last client has left, and nobody calls [`age`] any more: gives everything back, and keeps nothing.
@@ -250,6 +246,7 @@ impl Pool {
     }
 
     fn age(&self, now: Instant) {
+        self.resting.store(false, Ordering::Release);
         {
             let Some(mut aged) = self.aged.try_lock() else {
                 return; // another thread is at it
@@ -356,6 +353,10 @@ mod tests {
         let late = pool.take(LONGEST);
         pool.give_back(late);
         assert_eq!(pool.free.load(Ordering::Relaxed), 0);
+        pool.age(Instant::now());
+        let kept_again = pool.take(LONGEST);
+        pool.give_back(kept_again);
+        assert_eq!(pool.free.load(Ordering::Relaxed), LONGEST + EXTRA);
     }
 
     #[test]

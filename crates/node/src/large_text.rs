@@ -52,7 +52,8 @@ fn of_ascii<'cx>(cx: &mut Cx<'cx>, text: &LargeText) -> Option<Handle<'cx, JsStr
     let functions = Functions::get()?;
     let mut value: node_api::Value = ptr::null_mut();
     let status = if (SHORTEST_EXTERNAL..=LONGEST_EXTERNAL).contains(&ascii.len()) {
-        functions.create_external(cx.to_raw(), text, &mut value)
+        // SAFETY: `cx` stands for its environment.
+        unsafe { functions.create_external(cx.to_raw(), text, &mut value) }
     } else {
         let start = ascii.as_ptr().cast();
         // SAFETY: `cx` stands for its environment, and the characters are so many bytes, which are copied.
@@ -69,7 +70,10 @@ fn of_ascii<'cx>(cx: &mut Cx<'cx>, text: &LargeText) -> Option<Handle<'cx, JsStr
 
 impl Functions {
     /// It is refused in a thread that is being terminated. Whether the characters were freed then is not told, so they stay.
-    fn create_external(
+    ///
+    /// # Safety
+    /// `env` is an environment of this thread.
+    unsafe fn create_external(
         &self,
         env: node_api::Env,
         text: &LargeText,
@@ -77,7 +81,7 @@ impl Functions {
     ) -> c_int {
         let kept = Box::into_raw(Box::new(text.clone()));
         let ascii = text.as_bytes();
-        // SAFETY: `env` is an environment of this thread. The characters stay where they are and as they are until `free` is
+        // SAFETY: `env` is what the caller says. The characters stay where they are and as they are until `free` is
         // called, which is once: when V8 has collected the string, at the end of the environment, or at once if the runtime
         // has copied them. V8 does not write to them.
         unsafe {

@@ -17,7 +17,8 @@
 //! | [`log`] | the engine's log lines on stderr |
 //! | [`convert`] | JavaScript values to and from the engine's types |
 //! | [`value`] | what Node-API tells of one value |
-//! | [`large_text`] | large texts that JavaScript gets without a copy |
+//! | [`in_hand`] | what of the batch that a thread works through does not cross with it |
+//! | [`large_text`] | strings of large texts |
 //! | [`host`] | functions of the runtime that Neon does not know |
 //!
 //! **No export throws**, unless this library has panicked. A refusal is a return value, which the TypeScript turns into its own error class: Node-API

@@ -43,10 +43,7 @@ impl Shard {
         }
         let slice_time = self.slice_time();
         let wait = match self.sweep.next {
-            None => {
-                memory::wake();
-                slice_time
-            }
+            None => slice_time,
             Some(next) if (self.now.wrapping_sub(next) as i32) < 0 => {
                 // A listener with shorter deadlines may have come since.
                 next.wrapping_sub(self.now).min(slice_time)
