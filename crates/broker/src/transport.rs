@@ -1,7 +1,7 @@
 //! The byte stream under a connection, for its task and then for its shard. TLS will be one more variant of [`Stream`].
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -37,9 +37,7 @@ macro_rules! of {
 
 impl Stream {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        again_if_interrupted(
-            || of!(self, stream => { let mut stream = stream; stream.read(buffer) }),
-        )
+        again_if_interrupted(|| of!(self, stream => receive(stream, buffer)))
     }
 
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -47,7 +45,7 @@ impl Stream {
             of!(self, stream => {
                 let mut stream = stream;
                 match slices {
-                    [slice] => stream.write(slice),
+                    [slice] => send(stream, slice),
                     slices => stream.write_vectored(slices),
                 }
             })
@@ -57,6 +55,30 @@ impl Stream {
     fn shut(&self) -> io::Result<()> {
         of!(self, stream => stream.shutdown(Shutdown::Write))
     }
+}
+
+/// By nothing but the system call. The C library makes each a point where its thread may be cancelled, which takes two
+/// atomic operations (`docs/performance.md`).
+#[cfg(target_os = "linux")]
+fn receive(stream: impl std::os::fd::AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (length, _) = rustix::net::recv(stream, buffer, rustix::net::RecvFlags::empty())?;
+    Ok(length)
+}
+
+/// The same.
+#[cfg(target_os = "linux")]
+fn send(stream: impl std::os::fd::AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::NOSIGNAL)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn receive(mut stream: impl io::Read, buffer: &mut [u8]) -> io::Result<usize> {
+    stream.read(buffer)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send(mut stream: impl io::Write, bytes: &[u8]) -> io::Result<usize> {
+    stream.write(bytes)
 }
 
 fn again_if_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
