@@ -16,6 +16,7 @@
  * The data of a large text, which a flag tells, is not in its record: the addon gives one after the other.
  */
 
+import { Buffer } from 'node:buffer';
 import { native } from './native.cjs';
 
 /** The kinds of event. */
