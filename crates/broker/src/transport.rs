@@ -68,7 +68,11 @@ fn receive(stream: impl std::os::fd::AsFd, buffer: &mut [u8]) -> io::Result<usiz
 /// The same.
 #[cfg(target_os = "linux")]
 fn send(stream: impl std::os::fd::AsFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::NOSIGNAL)?)
+    Ok(rustix::net::send(
+        stream,
+        bytes,
+        rustix::net::SendFlags::NOSIGNAL,
+    )?)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -227,7 +227,7 @@ fn most_bytes(max_message: usize, compressed: bool) -> usize {
 }
 
 /// The item that an unfragmented frame is.
-#[inline]
+#[inline(always)]
 pub(super) fn whole(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, Violation> {
     Ok(match opcode {
         Opcode::Text => Item::Text {
