@@ -71,10 +71,13 @@ export class Batch {
   #decoded = '';
   #decodedStart = 0;
   #decodedEnd = 0;
+  /** The addon has the batch in the same memory. */
+  #isLent: boolean;
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, isLent = false) {
     this.#read(bytes);
     this.#length = bytes.length;
+    this.#isLent = isLent;
   }
 
   #read(bytes: Buffer): void {
@@ -84,6 +87,11 @@ export class Batch {
     this.#store = aligned.buffer;
     this.#storeOffset = aligned.byteOffset;
     this.#words = new Uint32Array(this.#store, this.#storeOffset, aligned.byteLength >>> 2);
+  }
+
+  #readAgain(): void {
+    this.#read(native.takeAgain());
+    this.#isLent = false;
   }
 
   /** Another batch has come into the buffer, of so many bytes. */
@@ -99,7 +107,7 @@ export class Batch {
     this.#start = this.#end;
     if (this.#start >= this.#length) return false;
     // A handler has transferred bytes that it got, and the rest of the batch with them.
-    if (this.#bytes.length === 0) this.#read(native.takeAgain());
+    if (this.#bytes.length === 0) this.#readAgain();
     this.#end += this.#word(1);
     return true;
   }
@@ -111,6 +119,10 @@ export class Batch {
     const sockets = new Set<number>();
     while (rest.next()) if (rest.kind <= CLOSE) sockets.add(rest.id);
     return sockets;
+  }
+
+  get isLent(): boolean {
+    return this.#isLent;
   }
 
   /** Of the current record, in bytes. */

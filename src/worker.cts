@@ -3,7 +3,8 @@
  * socket come one after the other.
  */
 
-import { isMainThread } from 'node:worker_threads';
+import { Buffer } from 'node:buffer';
+import { isMainThread, markAsUntransferable } from 'node:worker_threads';
 import { checkObject, invalid } from './arguments.cjs';
 import { Backlog } from './backlog.cjs';
 import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './batch.cjs';
@@ -24,10 +25,10 @@ const BATCHES_PER_TURN = 8;
 const STORE_BYTES = 64 * 1024;
 
 /**
- * Whether libuv runs the event loop. Bun and Deno have loops of their own and say in other ways that they are Node;
- * their functions of libuv's names are not all there, and some of Bun's end the process.
+ * Bun and Deno have event loops of their own and say in other ways that they are Node; their functions of libuv's names are
+ * not all there, and some of Bun's end the process.
  */
-const IS_LIBUV = process.versions.bun === undefined && process.versions.deno === undefined;
+const IS_NODE = process.versions.bun === undefined && process.versions.deno === undefined;
 
 const HANDLERS = [
   'handleHttpRequest',
@@ -100,7 +101,7 @@ export class WorkerThread {
       () => this.#turn(),
       this.#finishedEvents,
       isMainThread,
-      IS_LIBUV,
+      IS_NODE,
     );
     if (this.#handle === 0) {
       throw new WsBrokerError(
@@ -153,8 +154,7 @@ export class WorkerThread {
           leaveHand();
           const taken = native.take(this.#handle, this.#store);
           if (taken === undefined) isMoreWaiting = false;
-          else if (typeof taken === 'number') this.#dispatch(this.#stored.restart(taken));
-          else this.#dispatch(new Batch(taken));
+          else this.#dispatch(this.#open(taken));
         }
       });
     } finally {
@@ -163,6 +163,13 @@ export class WorkerThread {
     }
     if (isMoreWaiting) setImmediate(() => this.#turn());
     else this.#endWhenIdle();
+  }
+
+  #open(taken: number | Buffer | ArrayBuffer): Batch {
+    if (typeof taken === 'number') return this.#stored.restart(taken);
+    if (!Buffer.isBuffer(taken)) return new Batch(Buffer.from(taken), true);
+    if (IS_NODE) markAsUntransferable(taken.buffer);
+    return new Batch(taken);
   }
 
   #dispatch(batch: Batch): void {
@@ -198,7 +205,9 @@ export class WorkerThread {
 
   #receive(batch: Batch, id: SocketId): void {
     const data = batch.data;
-    takeInHand(data, batch.offset);
+    // Of a copied batch the addon does not have the bytes that a handler may have changed.
+    if (typeof data === 'string' || batch.isLent) takeInHand(data, batch.offset);
+    else leaveHand();
     this.#arrive(batch, id, MESSAGE, data, 0);
   }
 

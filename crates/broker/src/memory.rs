@@ -20,7 +20,7 @@ const SHORTEST: usize = 8 * 1024;
 const LONGEST: usize = 4 * 1024 * 1024;
 
 /// The most that is kept in one piece, in bytes.
-pub(crate) const MOST_KEPT: usize = LONGEST + EXTRA;
+const MOST_KEPT: usize = LONGEST + EXTRA;
 
 /// Sizes from one power of two to the next: at most a quarter more than what is asked for.
 const STEPS: usize = 4;
@@ -50,11 +50,33 @@ pub fn take(capacity: usize) -> Vec<u8> {
 }
 
 /// The most that [`take`] can be asked for without giving more than `capacity` bytes.
-pub(crate) fn size_within(capacity: usize) -> usize {
+fn size_within(capacity: usize) -> usize {
     match Size::of(capacity) {
         Some(size) if size.bytes > capacity => size.smaller(),
         _ => capacity,
     }
+}
+
+/// Makes room for `needed` bytes in a buffer that will not get longer than `most`. Its memory doubles, so that any number of
+/// pieces costs linear time, and goes to the next one that needs it when a larger one takes its place.
+pub(crate) fn grow(buffer: &mut Vec<u8>, needed: usize, most: usize) {
+    let doubled = buffer.capacity().saturating_mul(2);
+    let capacity = if doubled >= most {
+        most.max(needed)
+    } else {
+        size_within(doubled).max(needed)
+    };
+    if capacity > MOST_KEPT {
+        buffer.reserve_exact(capacity - buffer.len()); // for which pages need not be copied
+    } else {
+        move_to(take(capacity), buffer);
+    }
+}
+
+/// Has a buffer go on in other memory, which is empty and has room for it.
+pub(crate) fn move_to(mut memory: Vec<u8>, buffer: &mut Vec<u8>) {
+    memory.extend_from_slice(buffer);
+    give_back(mem::replace(buffer, memory));
 }
 
 /// Keeps the memory for the next one, if [`take`] gave it.

@@ -3,7 +3,6 @@
 use super::utf8::Utf8Stream;
 use super::{MAX_HEADER, Opcode, Violation};
 use crate::memory::{self, Advance};
-use std::mem;
 use std::ops::Deref;
 
 /// A message of so many bytes comes in several reads, which is what memory is taken ahead for.
@@ -126,9 +125,9 @@ impl Message {
             && let Some((memory, advance)) = memory::take_ahead(announced)
         {
             self.advance = Some(advance);
-            move_to(memory, &mut self.bytes);
+            memory::move_to(memory, &mut self.bytes);
         } else {
-            grow(&mut self.bytes, needed, most);
+            memory::grow(&mut self.bytes, needed, most);
         }
     }
 
@@ -143,26 +142,6 @@ impl Message {
         };
         Ok((self.bytes, kind))
     }
-}
-
-/// Makes room in memory that is kept for the next message.
-fn grow(buffer: &mut Vec<u8>, needed: usize, most: usize) {
-    let doubled = buffer.capacity().saturating_mul(2);
-    let capacity = if doubled >= most {
-        most.max(needed)
-    } else {
-        memory::size_within(doubled).max(needed)
-    };
-    if capacity > memory::MOST_KEPT {
-        buffer.reserve_exact(capacity - buffer.len()); // for which pages need not be copied
-    } else {
-        move_to(memory::take(capacity), buffer);
-    }
-}
-
-fn move_to(mut memory: Vec<u8>, buffer: &mut Vec<u8>) {
-    memory.extend_from_slice(buffer);
-    memory::give_back(mem::replace(buffer, memory));
 }
 
 /// Appends `piece` to a buffer that will not get longer than `most` bytes.
