@@ -50,14 +50,23 @@ impl Shard {
         }
     }
 
-    pub(super) fn publish(&mut self, publication: &Publication) {
+    /// If it `is_last` nothing waits that could leave together with it. Many members get it piece by piece then: what is
+    /// touched to queue a message for a socket is still in a cache when it is written.
+    pub(super) fn publish(&mut self, publication: &Publication, is_last: bool) {
         // In the order of the members.
         let mut skipped = publication.skipped.iter().peekable();
-        for entry in publication.members.iter().flat_map(|chunk| chunk.iter()) {
-            if Some(entry.id) == publication.except || skipped.next_if_eq(&&entry.id).is_some() {
-                continue;
+        let in_pieces = is_last && publication.members.len() > 1;
+        for chunk in publication.members.iter() {
+            for entry in chunk.iter() {
+                if Some(entry.id) == publication.except || skipped.next_if_eq(&&entry.id).is_some()
+                {
+                    continue;
+                }
+                self.deliver(entry, publication.frames.of(entry));
             }
-            self.deliver(entry, publication.frames.of(entry));
+            if in_pieces {
+                self.write_dirty();
+            }
         }
     }
 

@@ -164,9 +164,12 @@ impl Shard {
         let mut inbox = std::mem::take(&mut self.spare_inbox);
         std::mem::swap(&mut inbox, &mut *self.handle.inbox.lock());
         let mut bytes = inbox.bytes.as_slice();
-        for command in inbox.commands.drain(..) {
-            self.obey(command, &mut bytes);
+        let mut commands = inbox.commands.drain(..);
+        while let Some(command) = commands.next() {
+            let is_last = commands.len() == 0;
+            self.obey(command, &mut bytes, is_last);
         }
+        drop(commands);
         inbox.clear();
         if self.shrinks > 0 {
             self.shrinks -= 1;
@@ -175,8 +178,8 @@ impl Shard {
         self.spare_inbox = inbox;
     }
 
-    /// `bytes` begins with what belongs to this command, if it has something there.
-    fn obey(&mut self, command: Command, bytes: &mut &[u8]) {
+    /// `bytes` begins with what belongs to this command, if it has something there. It may be the last one of this turn.
+    fn obey(&mut self, command: Command, bytes: &mut &[u8], is_last: bool) {
         match command {
             Command::Listen { bound, guard } => {
                 let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
@@ -245,7 +248,7 @@ impl Shard {
                     self.deliver_copied(key, id, frame);
                 }
             }
-            Command::Publish(publication) => self.publish(&publication),
+            Command::Publish(publication) => self.publish(&publication, is_last),
             Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
