@@ -235,21 +235,36 @@ impl<S> Watched<S> {
         (self.source, self.watch, readiness)
     }
 
-    /// Whether a read, or an accept, is worth trying.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_for(
-            cx,
-            |readiness| readiness.readable,
-            |waiting| &mut waiting.reader,
-        )
+    /// Tries a read of so many bytes at most, or has the task wait until one is worth it.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        room: usize,
+        mut read: impl FnMut(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_try(cx, Way::In, |source, readiness| {
+            let result = read(source);
+            readiness.note_read(&result, room);
+            result
+        })
     }
 
-    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_for(
-            cx,
-            |readiness| readiness.writable,
-            |waiting| &mut waiting.writer,
-        )
+    /// The same for an accept.
+    pub(crate) fn poll_accept<T>(
+        &self,
+        cx: &mut Context<'_>,
+        accept: impl Fn(&S) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.poll_try(cx, Way::In, |source, _| accept(source))
+    }
+
+    /// The same for a write.
+    pub(crate) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_try(cx, Way::Out, |source, _| write(source))
     }
 
     /// Whether the other end says nothing more, or the stream is broken.
@@ -262,26 +277,55 @@ impl<S> Watched<S> {
         Poll::Pending
     }
 
-    fn poll_for(
+    fn poll_try<T>(
         &self,
         cx: &mut Context<'_>,
-        is_so: impl Fn(&Readiness) -> bool,
-        waker: impl Fn(&mut Waiting) -> &mut Option<Waker>,
-    ) -> Poll<()> {
+        way: Way,
+        mut attempt: impl FnMut(&S, &mut Readiness) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
         // A peer that always has more must not keep the others of this thread waiting.
         let turn = ready!(coop::poll_proceed(cx));
         let mut waiting = self.waiting.lock();
-        if is_so(&waiting.readiness) {
-            turn.made_progress();
-            return Poll::Ready(());
+        let Waiting {
+            readiness,
+            reader,
+            writer,
+            ..
+        } = &mut *waiting;
+        if *way.of(readiness) {
+            match attempt(&self.source, readiness) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *way.of(readiness) = false;
+                }
+                result => {
+                    turn.made_progress();
+                    return Poll::Ready(result);
+                }
+            }
         }
-        remember(waker(&mut waiting), cx);
+        let waker = match way {
+            Way::In => reader,
+            Way::Out => writer,
+        };
+        remember(waker, cx);
         Poll::Pending
     }
+}
 
-    /// Notes what a try has taught.
-    pub(crate) fn note(&self, change: impl FnOnce(&mut Readiness)) {
-        change(&mut self.waiting.lock().readiness);
+/// Where bytes go.
+#[derive(Clone, Copy)]
+enum Way {
+    In,
+    Out,
+}
+
+impl Way {
+    /// Whether they may go there.
+    fn of(self, readiness: &mut Readiness) -> &mut bool {
+        match self {
+            Self::In => &mut readiness.readable,
+            Self::Out => &mut readiness.writable,
+        }
     }
 }
 

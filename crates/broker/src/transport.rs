@@ -226,14 +226,7 @@ impl Transport {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_writable(cx));
-            let result = self.0.source.write(slices);
-            self.0.note(|readiness| readiness.note_write(&result));
-            if let Poll::Ready(result) = or_pending(result) {
-                return Poll::Ready(result);
-            }
-        }
+        self.0.poll_write(cx, |stream| stream.write(slices))
     }
 }
 
@@ -260,17 +253,14 @@ impl AsyncRead for &Transport {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let watched = &self.0;
         READ_BUFFER.with_borrow_mut(|space| {
-            let room = buffer.remaining().min(READ);
-            loop {
-                ready!(watched.poll_readable(cx));
-                let result = watched.source.read(&mut space[..room]);
-                watched.note(|readiness| readiness.note_read(&result, room));
-                if let Poll::Ready(result) = or_pending(result) {
-                    return Poll::Ready(result.map(|length| buffer.put_slice(&space[..length])));
-                }
-            }
+            let space = &mut space[..buffer.remaining().min(READ)];
+            let length = ready!(
+                self.0
+                    .poll_read(cx, space.len(), |stream| stream.read(space))
+            )?;
+            buffer.put_slice(&space[..length]);
+            Poll::Ready(Ok(()))
         })
     }
 }
@@ -345,7 +335,8 @@ mod tests {
         stream.set_nonblocking(true).expect("an option");
         let stream = Stream::Tcp(TcpStream::from_std(stream));
         let transport = Transport::new(stream, reactor.sources()).expect("a slot");
-        beside(reactor, poll_fn(|cx| transport.0.poll_readable(cx))).await;
+        let something = poll_fn(|cx| transport.0.poll_accept(cx, |_| Ok(())));
+        beside(reactor, something).await.expect("told of");
         (transport, peer)
     }
 

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use mio::net::TcpListener;
@@ -135,7 +134,8 @@ impl Listening {
     async fn accept(&self) -> io::Result<(Stream, ClientAddress)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, peer) = accepted(listener, TcpListener::accept).await?;
+                let (stream, peer) =
+                    poll_fn(|cx| listener.poll_accept(cx, TcpListener::accept)).await?;
                 // On Linux it has this from its listener. Some systems refuse it to a peer that has left already; that
                 // is found by the first read.
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -149,27 +149,10 @@ impl Listening {
             }
             #[cfg(unix)]
             Self::Unix { listener, .. } => {
-                let (stream, _) = accepted(listener, UnixListener::accept).await?;
+                let (stream, _) =
+                    poll_fn(|cx| listener.poll_accept(cx, UnixListener::accept)).await?;
                 Ok((Stream::Unix(stream), ClientAddress::UNIX))
             }
         }
     }
-}
-
-async fn accepted<L, T>(
-    listener: &Watched<L>,
-    accept: impl Fn(&L) -> io::Result<T>,
-) -> io::Result<T> {
-    poll_fn(|cx| {
-        loop {
-            ready!(listener.poll_readable(cx));
-            match accept(&listener.source) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    listener.note(|readiness| readiness.readable = false);
-                }
-                result => return Poll::Ready(result),
-            }
-        }
-    })
-    .await
 }
