@@ -45,7 +45,11 @@ static ALLOWANCE: Allowance = Allowance(AtomicUsize::new(MOST_AHEAD));
 
 /// Empty memory for at least `capacity` bytes, and for at most a quarter more.
 #[must_use]
+#[inline]
 pub fn take(capacity: usize) -> Vec<u8> {
+    if capacity < SHORTEST {
+        return Vec::with_capacity(capacity);
+    }
     POOL.take(capacity)
 }
 
@@ -80,14 +84,18 @@ pub(crate) fn move_to(mut memory: Vec<u8>, buffer: &mut Vec<u8>) {
 }
 
 /// Keeps the memory for the next one, if [`take`] gave it.
+#[inline]
 pub fn give_back(memory: Vec<u8>) {
-    POOL.give_back(memory);
+    if memory.capacity() >= SHORTEST {
+        POOL.give_back(memory);
+    }
 }
 
 /// Bytes whose memory [`take`] gave, which is kept for the next one when nobody has them any more.
 #[must_use]
+#[inline]
 pub fn share(bytes: Vec<u8>) -> Bytes {
-    if Size::of(bytes.capacity()).is_none() {
+    if !(SHORTEST..=MOST_KEPT).contains(&bytes.capacity()) {
         return bytes.into();
     }
     Bytes::from_owner(Shared(bytes))
