@@ -71,13 +71,10 @@ export class Batch {
   #decoded = '';
   #decodedStart = 0;
   #decodedEnd = 0;
-  /** The addon has the batch in the same memory. */
-  #isLent: boolean;
 
-  constructor(bytes: Buffer, isLent = false) {
+  constructor(bytes: Buffer) {
     this.#read(bytes);
     this.#length = bytes.length;
-    this.#isLent = isLent;
   }
 
   #read(bytes: Buffer): void {
@@ -87,11 +84,6 @@ export class Batch {
     this.#store = aligned.buffer;
     this.#storeOffset = aligned.byteOffset;
     this.#words = new Uint32Array(this.#store, this.#storeOffset, aligned.byteLength >>> 2);
-  }
-
-  #readAgain(): void {
-    this.#read(native.takeAgain());
-    this.#isLent = false;
   }
 
   /** Another batch has come into the buffer, of so many bytes. */
@@ -106,23 +98,32 @@ export class Batch {
   next(): boolean {
     this.#start = this.#end;
     if (this.#start >= this.#length) return false;
-    // A handler has transferred bytes that it got, and the rest of the batch with them.
-    if (this.#bytes.length === 0) this.#readAgain();
+    this.#repair();
     this.#end += this.#word(1);
     return true;
   }
 
+  /**
+   * Reads the batch again if the current record is none any more. A handler may have transferred the buffer behind bytes that
+   * it got, or have filled all of it: easily done by mistake, and the other events of the batch must come all the same.
+   */
+  #repair(): void {
+    if (this.#bytes.length > 0) {
+      const length = this.#word(1);
+      if (length >= HEAD_BYTES && this.#start + length <= this.#length) return;
+    }
+    this.#read(native.takeAgain());
+    this.#decodedEnd = 0;
+  }
+
   /** The sockets of the current record and of those behind it. */
   socketsLeft(): Set<number> {
+    if (this.#start < this.#length) this.#repair();
     const rest = new Batch(this.#bytes).restart(this.#length);
     rest.#end = this.#start;
     const sockets = new Set<number>();
     while (rest.next()) if (rest.kind <= CLOSE) sockets.add(rest.id);
     return sockets;
-  }
-
-  get isLent(): boolean {
-    return this.#isLent;
   }
 
   /** Of the current record, in bytes. */
@@ -144,8 +145,9 @@ export class Batch {
     return this.#word(0) >>> 16;
   }
 
-  /** How many milliseconds the handler of a socket's event may take; 0: any time. */
+  /** How many milliseconds the handler of a socket's event may take; 0: any time. It may have been called already. */
   get handlerTimeout(): number {
+    this.#repair();
     return this.#word(6);
   }
 

@@ -1,29 +1,31 @@
 /**
  * The message that a handler is called with. Most applications pass messages on as they are, and the addon still has what
- * they came in: the data need not be taken out of its value again.
+ * they came in: a text need not be taken out of its string again.
  */
 
 import { checkData } from './arguments.cjs';
 import type { NativeMessage } from './native.cjs';
 
-/** Empty: nothing is in hand. */
-let data: string | Buffer = '';
+/** Is no data. */
+const NOTHING = Symbol('nothing');
+
+let data: unknown = NOTHING;
 let offset = 0;
 
-/** A handler is called with this data now, which the addon has in the record at that offset. */
+/** A handler is called with this data now, of the record at that offset. */
 export function takeInHand(messageData: string | Buffer, recordOffset: number): void {
   data = messageData;
   offset = recordOffset;
 }
 
-/** What a handler gives from here on the addon does not have. */
+/** Before another batch is taken, and when a turn is over: what a handler gives from here on is in no batch. */
 export function leaveHand(): void {
-  data = '';
+  data = NOTHING;
 }
 
 /** What the addon gets for a message that an application gives. */
 export function toMessage(messageData: unknown): NativeMessage {
-  // Bytes go out as they are now. There are none in a buffer that has been transferred.
-  if (messageData === data && data.length > 0) return offset;
+  // Bytes may have been changed meanwhile, and go out as they are now; whose they are need not be checked.
+  if (messageData === data) return typeof data === 'string' ? offset : (data as Buffer);
   return checkData(messageData);
 }

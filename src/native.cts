@@ -15,8 +15,8 @@ import type { Ban } from './types.cjs';
 export type NativeData = string | Uint8Array;
 
 /**
- * What it takes as a message: data, or the offset in the batch in hand of a message that goes on as it came: of any text, of
- * bytes in a lent batch. Of large texts that is the one that was taken last.
+ * What it takes as a message: data, or the offset in the batch in hand of a text message that goes on as it came. Of large
+ * ones that is the one that was taken last.
  */
 export type NativeMessage = NativeData | number;
 
@@ -95,10 +95,10 @@ export interface Native {
   end(worker: number): void;
   /**
    * The next batch of events, laid out as `batch.cts` tells: in `store`, of so many bytes, or in a buffer of its own if
-   * handlers may keep bytes of it or it does not fit, or lent: the memory that the addon itself has it in. Undefined: there is
-   * none, and `onEvents` will be called. From a batch to the next `take` or `uncork` the calls of this thread are collected.
+   * handlers may keep bytes of it or it does not fit. Undefined: there is none, and `onEvents` will be called.
+   * From a batch to the next `take` or `uncork` the calls of this thread are collected.
    */
-  take(worker: number, store: Buffer): number | Buffer | ArrayBuffer | undefined;
+  take(worker: number, store: Buffer): Buffer | number | undefined;
   /** The batch that was taken last once more, in another buffer. */
   takeAgain(): Buffer;
   /** The next large text of the batch that was taken last; each is given once. */

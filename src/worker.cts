@@ -4,7 +4,7 @@
  */
 
 import { Buffer } from 'node:buffer';
-import { isMainThread, markAsUntransferable } from 'node:worker_threads';
+import { isMainThread } from 'node:worker_threads';
 import { checkObject, invalid } from './arguments.cjs';
 import { Backlog } from './backlog.cjs';
 import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './batch.cjs';
@@ -25,10 +25,10 @@ const BATCHES_PER_TURN = 8;
 const STORE_BYTES = 64 * 1024;
 
 /**
- * Bun and Deno have event loops of their own and say in other ways that they are Node; their functions of libuv's names are
- * not all there, and some of Bun's end the process.
+ * Whether libuv runs the event loop. Bun and Deno have loops of their own and say in other ways that they are Node;
+ * their functions of libuv's names are not all there, and some of Bun's end the process.
  */
-const IS_NODE = process.versions.bun === undefined && process.versions.deno === undefined;
+const IS_LIBUV = process.versions.bun === undefined && process.versions.deno === undefined;
 
 const HANDLERS = [
   'handleHttpRequest',
@@ -101,7 +101,7 @@ export class WorkerThread {
       () => this.#turn(),
       this.#finishedEvents,
       isMainThread,
-      IS_NODE,
+      IS_LIBUV,
     );
     if (this.#handle === 0) {
       throw new WsBrokerError(
@@ -154,7 +154,8 @@ export class WorkerThread {
           leaveHand();
           const taken = native.take(this.#handle, this.#store);
           if (taken === undefined) isMoreWaiting = false;
-          else this.#dispatch(this.#open(taken));
+          else if (typeof taken === 'number') this.#dispatch(this.#stored.restart(taken));
+          else this.#dispatch(new Batch(taken));
         }
       });
     } finally {
@@ -163,13 +164,6 @@ export class WorkerThread {
     }
     if (isMoreWaiting) setImmediate(() => this.#turn());
     else this.#endWhenIdle();
-  }
-
-  #open(taken: number | Buffer | ArrayBuffer): Batch {
-    if (typeof taken === 'number') return this.#stored.restart(taken);
-    if (!Buffer.isBuffer(taken)) return new Batch(Buffer.from(taken), true);
-    if (IS_NODE) markAsUntransferable(taken.buffer);
-    return new Batch(taken);
   }
 
   #dispatch(batch: Batch): void {
@@ -205,9 +199,7 @@ export class WorkerThread {
 
   #receive(batch: Batch, id: SocketId): void {
     const data = batch.data;
-    // Of a copied batch the addon does not have the bytes that a handler may have changed.
-    if (typeof data === 'string' || batch.isLent) takeInHand(data, batch.offset);
-    else leaveHand();
+    takeInHand(data, batch.offset);
     this.#arrive(batch, id, MESSAGE, data, 0);
   }
 

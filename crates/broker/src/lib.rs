@@ -20,7 +20,7 @@
 //! | `registry`, `channel` | which sockets exist and who is in which channel |
 //! | `route` | where messages go that no worker hears of |
 //! | `outbox` | what waits for one socket, counted |
-//! | [`memory`] | memory of large messages, which goes from one to the next |
+//! | [`memory`] | memory of large messages and batches, which goes from one to the next |
 //! | [`stats`] | everything above in numbers |
 //!
 //! ```no_run
@@ -83,7 +83,7 @@ pub use channel::ChannelLimit;
 pub use client::{Cidr, ClientAddress, InvalidCidr, Peers, ProxyProtocol, TrustProxy};
 pub use compression::{Compression, CompressionMemory};
 pub use dispatch::batch::Batch;
-pub use dispatch::record::{Event, PackedData};
+pub use dispatch::record::{Event, PackedText};
 pub use dispatch::request_block::RequestBlock;
 pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker};
 pub use error::StartError;

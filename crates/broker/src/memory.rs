@@ -1,7 +1,7 @@
-//! Memory of large messages, which goes from one to the next.
+//! Memory of large messages, and of the batches that cross to workers, which goes from one to the next.
 //!
-//! A large message is put together by one thread and let go by another, and its frame goes the other way. Allocators
-//! give such memory back to the kernel, and to get it again, page by page, takes longer than to send what stands in it
+//! A large message is put together by one thread and let go by another, and its frame goes the other way; so does a batch.
+//! Allocators give such memory back to the kernel, and to get it again, page by page, takes longer than to send what stands in it
 //! (`docs/performance.md`). So it is kept here for a while, and what nobody has needed for a second goes back.
 
 use std::array;

@@ -14,7 +14,7 @@ use wsbroker_engine::{
     ChannelName, HEADER_ROOM, LargeText, OutboundMessage, RequestId, Response, SocketId, memory,
 };
 
-use crate::in_hand::{self, DataInHand};
+use crate::in_hand::{self, TextInHand};
 use crate::value::{Data, RawValue, SCRATCH_BYTES};
 
 pub(crate) fn number(cx: &mut FunctionContext, index: usize) -> NeonResult<f64> {
@@ -60,7 +60,7 @@ fn with_data<'cx, R>(
     }
 }
 
-/// A string becomes a text message, a `Uint8Array` a binary one; a number is the offset of either in the batch in hand.
+/// A string becomes a text message, a `Uint8Array` a binary one; a number is the offset of a text in the batch in hand.
 pub(crate) fn with_message<R>(
     cx: &mut FunctionContext,
     index: usize,
@@ -79,10 +79,9 @@ pub(crate) fn with_message_of<R>(
     use_message: impl FnOnce(&OutboundMessage<'_>) -> R,
 ) -> Option<R> {
     if let Some(offset) = value.number() {
-        return in_hand::with_data_at(offset as usize, |data| match data {
-            DataInHand::Text(text) => use_message(&OutboundMessage::utf8(text)),
-            DataInHand::LargeText(text) => use_message(&OutboundMessage::large_text(text)),
-            DataInHand::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
+        return in_hand::with_text_at(offset as usize, |text| match text {
+            TextInHand::Packed(text) => use_message(&OutboundMessage::utf8(text)),
+            TextInHand::Large(text) => use_message(&OutboundMessage::large_text(text)),
         });
     }
     value.with_data(|data| match data {

@@ -18,7 +18,6 @@
 //! | [`convert`] | JavaScript values to and from the engine's types |
 //! | [`value`] | what Node-API tells of one value |
 //! | [`in_hand`] | what of the batch that a thread works through does not cross with it |
-//! | [`lent`] | batches that it reads where they are |
 //! | [`large_text`] | strings of large texts |
 //! | [`host`] | functions of the runtime that Neon does not know |
 //!
@@ -34,7 +33,6 @@ mod host;
 mod in_hand;
 mod keep_alive;
 mod large_text;
-mod lent;
 mod listen_options;
 mod log;
 mod origins;

@@ -1,7 +1,7 @@
 //! What Node-API tells of a JavaScript value without a question for its type before: a call of it less for each number
 //! and each string that crosses.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
@@ -127,6 +127,36 @@ impl<'cx> RawValue<'cx> {
 
     /// The bytes of a `Uint8Array`, which may pass for one and be another view.
     fn bytes(self) -> Option<&'cx [u8]> {
+        const UINT8: u32 = node_api::TypedArrayType::U8 as u32;
+        // Runtimes may know kinds that Neon does not.
+        let mut kind = u32::MAX;
+        let mut length = 0;
+        let mut data = ptr::null_mut();
+        // SAFETY: `self` holds a value of this environment, and results go to locals; a kind is a `u32`.
+        let status = unsafe {
+            node_api::get_typedarray_info(
+                self.env,
+                self.value,
+                (&raw mut kind).cast(),
+                &raw mut length,
+                &raw mut data,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+        if status.is_err() || kind != UINT8 {
+            (data, length) = self.view()?;
+        }
+        if length == 0 {
+            return Some(&[]); // there may be no memory
+        }
+        // SAFETY: Node-API has told where these bytes are. The view keeps them as long as it is alive and JavaScript,
+        // which alone could take them away or change them, does not run: TypeScript lets no shared memory through.
+        Some(unsafe { slice::from_raw_parts(data.cast::<u8>(), length) })
+    }
+
+    /// Where any view's bytes are, and how many.
+    fn view(self) -> Option<(*mut c_void, usize)> {
         let mut is_view = false;
         let mut length = 0;
         let mut data = ptr::null_mut();
@@ -138,11 +168,6 @@ impl<'cx> RawValue<'cx> {
             }
             node_api::get_buffer_info(self.env, self.value, &raw mut data, &raw mut length).ok()?;
         }
-        if length == 0 {
-            return Some(&[]); // there may be no memory
-        }
-        // SAFETY: Node-API has told where these bytes are. The view keeps them as long as it is alive and JavaScript,
-        // which alone could take them away or change them, does not run: TypeScript lets no shared memory through.
-        Some(unsafe { slice::from_raw_parts(data.cast::<u8>(), length) })
+        Some((data, length))
     }
 }

@@ -12,11 +12,10 @@ use neon::event::Channel;
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
-use wsbroker_engine::{Batch, Finished, Interest, Worker, WorkerWaker};
+use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
 
 use crate::event_loop::LoopSignal;
-use crate::in_hand::Records;
-use crate::{broker, convert, environment, in_hand, large_text, lent};
+use crate::{broker, convert, environment, in_hand, large_text};
 
 pub(crate) struct RegisteredWorker {
     handle: u32,
@@ -248,47 +247,30 @@ pub(crate) fn end(mut cx: FunctionContext) -> JsResult<JsUndefined> {
     Ok(cx.undefined())
 }
 
-/// `(handle, store) → number | Buffer | ArrayBuffer | undefined`: the next batch. In `store`, of so many bytes, if it fits and
-/// nobody may keep bytes of it; else in a buffer of its own, or lent as an `ArrayBuffer`. From a batch to the next `take` or
-/// `uncork` the calls of this thread are collected, so that each shard is woken once for all of them.
+/// `(handle, store) → Buffer | number | undefined`: the next batch: in `store`, of so many bytes, if it fits and nobody may
+/// keep bytes of it; else in a buffer of its own. From a batch to the next `take` or `uncork` the calls of this thread are
+/// collected, so that each shard is woken once for all of them.
 pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     let handle = convert::number(&mut cx, 0)? as u32;
     wsbroker_engine::uncork();
     in_hand::leave();
     let batch =
         environment::get(&mut cx).and_then(|environment| environment.worker(handle)?.worker.take());
-    let Some(mut batch) = batch else {
+    let Some(batch) = batch else {
         return Ok(cx.undefined().upcast());
     };
     wsbroker_engine::cork();
-    let large_texts = batch.take_large_texts();
-    let (taken, records) = if batch.has_bytes_to_keep() {
-        match lent::lend(&mut cx, batch) {
-            Ok((taken, lent)) => (taken.upcast(), Records::Lent(lent)),
-            Err(batch) => (copy(&mut cx, &batch)?, Records::Copied(batch)),
-        }
-    } else {
-        (store(&mut cx, &batch)?, Records::Copied(batch))
-    };
-    in_hand::take(records, large_texts);
-    Ok(taken)
-}
-
-/// In the second argument, if it fits.
-fn store<'cx>(cx: &mut FunctionContext<'cx>, batch: &Batch) -> JsResult<'cx, JsValue> {
     let mut store = cx.argument::<JsBuffer>(1)?;
     let packed = batch.packed();
-    match store.as_mut_slice(cx).get_mut(..packed.len()) {
-        Some(store) => {
+    let taken = match store.as_mut_slice(&mut cx).get_mut(..packed.len()) {
+        Some(store) if !batch.has_bytes_to_keep() => {
             store.copy_from_slice(packed);
-            Ok(cx.number(packed.len() as u32).upcast())
+            cx.number(packed.len() as u32).upcast()
         }
-        None => copy(cx, batch),
-    }
-}
-
-fn copy<'cx>(cx: &mut Cx<'cx>, batch: &Batch) -> JsResult<'cx, JsValue> {
-    Ok(convert::buffer(cx, batch.packed())?.upcast())
+        _ => convert::buffer(&mut cx, packed)?.upcast(),
+    };
+    in_hand::take(batch);
+    Ok(taken)
 }
 
 /// `() → Buffer`: the batch in hand once more.

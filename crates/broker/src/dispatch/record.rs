@@ -107,15 +107,13 @@ pub enum Event<'a> {
     },
 }
 
-/// The data of a message, as its record has it.
+/// A text message in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PackedData<'a> {
-    /// Of a text, valid UTF-8 if nobody has written there.
-    Text(&'a [u8]),
-    /// Of a large text it stands elsewhere.
-    LargeText,
-    /// Of a binary message.
-    Bytes(&'a [u8]),
+pub enum PackedText<'a> {
+    /// Its data, valid UTF-8.
+    Here(&'a [u8]),
+    /// Its data stands elsewhere.
+    Large,
 }
 
 /// One record of a batch with its header.
@@ -126,13 +124,6 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The one that begins at this offset, if there is one; what does not hold together is none.
-    pub(super) fn at(packed: &'a [u8], offset: usize) -> Option<Self> {
-        let rest = packed.get(offset..).filter(|rest| rest.len() >= HEAD)?;
-        let bytes = rest.get(..word(rest, 1) as usize)?;
-        (bytes.len() >= HEAD).then_some(Self { bytes, large: None })
-    }
-
     /// A record that was kept, of anything but a message.
     pub(crate) fn kept(bytes: &'a [u8]) -> Self {
         Self { bytes, large: None }
@@ -167,15 +158,15 @@ impl<'a> Record<'a> {
         has_block || is_binary || word(self.bytes, 4) != NO_TOKEN
     }
 
-    /// The data of a message; `None` for everything else.
-    pub(super) fn data(self) -> Option<PackedData<'a>> {
-        if self.kind() != kind::MESSAGE {
+    /// A text message; `None` for everything else.
+    pub(super) fn text(self) -> Option<PackedText<'a>> {
+        let flags = self.bytes[1];
+        if self.kind() != kind::MESSAGE || flags & FLAG_TEXT == 0 {
             return None;
         }
-        Some(match self.bytes[1] & (FLAG_TEXT | FLAG_LARGE) {
-            0 => PackedData::Bytes(self.payload()),
-            FLAG_TEXT => PackedData::Text(self.payload()),
-            _ => PackedData::LargeText,
+        Some(match flags & FLAG_LARGE {
+            0 => PackedText::Here(self.payload()),
+            _ => PackedText::Large,
         })
     }
 

@@ -106,6 +106,10 @@ async fn a_task_is_woken_and_a_socket_is_named<R: Look>() {
         });
         assert_eq!(result.await.ok(), Some(5));
     }
+    // Where the system tells only those who have found nothing.
+    let nothing = |mut stream: &TcpStream| stream.read(&mut [0; 16]);
+    let is_empty = poll_fn(|cx| Poll::Ready(watched.poll_read(cx, 16, nothing).is_pending()));
+    assert!(is_empty.await);
     let (stream, _watch, _) = watched.become_socket(42);
     peer.write_all(b"more").expect("sent");
     reactor.until(|news| readable(news) == [42].into()).await;
