@@ -396,6 +396,25 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_makes_room_for_what_the_last_one_got_once_it_gets_something() {
+        let of = Origin::socket(socket(1), None, 0);
+        let mut batch = Batch::default();
+        batch.binary(of, &[7; 50_000]);
+        for _ in 0..3 {
+            batch = batch.next_one();
+            assert_eq!(batch.bytes.capacity(), 0);
+            batch.binary(of, b"short");
+            assert!((50_000..=62_600).contains(&batch.bytes.capacity()));
+            batch.binary(of, &[7; 50_000]);
+        }
+        let huge = vec![7; 8 * MOST_EXPECTED];
+        batch.binary(of, &huge);
+        batch = batch.next_one();
+        batch.binary(of, b"short");
+        assert!(batch.bytes.capacity() <= MOST_EXPECTED * 5 / 4);
+    }
+
+    #[test]
     fn a_batch_of_which_handlers_keep_nothing_can_be_told() {
         let of = Origin::socket(socket(1), None, 0);
         let token = Bytes::from_static(b"token");
