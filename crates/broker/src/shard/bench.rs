@@ -77,11 +77,14 @@ impl Bench {
         entry
     }
 
-    /// What writing does, with a kernel that takes everything.
-    fn empty_outboxes(&mut self) {
-        for key in std::mem::take(&mut self.shard.dirty) {
-            let socket = &mut self.shard.sockets[key as usize];
+    /// What writing does, with a kernel that takes everything; how many sockets there was something for. A large publication has
+    /// been written in pieces before, of which a socket without a stream takes no notice.
+    fn empty_outboxes(&mut self) -> usize {
+        self.shard.dirty.clear();
+        let mut written_to = 0;
+        for (_, socket) in &mut self.shard.sockets {
             socket.dirty = false;
+            written_to += usize::from(!socket.outbox.is_empty());
             while !socket.outbox.is_empty() {
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let count = socket.outbox.slices(&mut slices);
@@ -90,6 +93,7 @@ impl Bench {
                 socket.entry.release(written);
             }
         }
+        written_to
     }
 }
 
@@ -129,8 +133,7 @@ impl Publishing {
             assert_eq!(queued, self.subscribers);
         }
         shard.take_inbox();
-        assert_eq!(shard.dirty.len(), self.subscribers);
-        self.bench.empty_outboxes();
+        assert_eq!(self.bench.empty_outboxes(), self.subscribers);
     }
 }
 
