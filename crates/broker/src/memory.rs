@@ -95,7 +95,7 @@ pub fn give_back(memory: Vec<u8>) {
 #[must_use]
 #[inline]
 pub fn share(bytes: Vec<u8>) -> Bytes {
-    if !(SHORTEST..=MOST_KEPT).contains(&bytes.capacity()) {
+    if Size::of(bytes.capacity()).is_none() {
         return bytes.into();
     }
     Bytes::from_owner(Shared(bytes))
@@ -181,6 +181,7 @@ struct Size {
 
 impl Size {
     /// The smallest for `capacity` bytes; `None` for what is not kept.
+    #[inline]
     fn of(capacity: usize) -> Option<Self> {
         if !(SHORTEST..=MOST_KEPT).contains(&capacity) {
             return None;

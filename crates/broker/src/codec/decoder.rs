@@ -227,6 +227,7 @@ fn most_bytes(max_message: usize, compressed: bool) -> usize {
 }
 
 /// The item that an unfragmented frame is.
+// What it gives has to stay in registers, as `parse_length` has it in frame.rs: `docs/performance.md`.
 #[inline(always)]
 pub(super) fn whole(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, Violation> {
     Ok(match opcode {

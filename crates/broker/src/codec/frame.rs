@@ -134,6 +134,7 @@ fn begins_compressed(first: u8) -> bool {
 
 /// The payload's length and where in the frame the masking key begins, from the second byte's `length` and what
 /// follows that byte; `None` while the length is not all there.
+// Given through memory, a load would have to wait for both of its stores: `docs/performance.md`.
 #[inline(always)]
 fn parse_length(length: u8, rest: &[u8]) -> Result<Option<(u64, usize)>, Violation> {
     match length {
