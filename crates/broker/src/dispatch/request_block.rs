@@ -82,14 +82,15 @@ impl<'a> RequestBlock<'a> {
     }
 }
 
-/// Packs the content of a request. Header names and values come as hyper read them.
-pub(crate) fn request_block(
+/// Appends the packed content of a request. Header names and values come as hyper read them.
+pub(crate) fn push_request_block(
+    block: &mut Vec<u8>,
     method: &str,
     url: &str,
     remote_address: &str,
     headers: &HeaderMap,
     body: &[u8],
-) -> Vec<u8> {
+) {
     let header_bytes: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())
@@ -97,7 +98,7 @@ pub(crate) fn request_block(
     let words = WORDS + 2 * headers.len();
     let size =
         4 * words + method.len() + url.len() + remote_address.len() + header_bytes + body.len();
-    let mut block = Vec::with_capacity(size);
+    block.reserve(size);
     for length in [
         method.len(),
         url.len(),
@@ -107,11 +108,11 @@ pub(crate) fn request_block(
         body.len(),
         0,
     ] {
-        push_word(&mut block, length as u32);
+        push_word(block, length as u32);
     }
     for (name, value) in headers {
-        push_word(&mut block, name.as_str().len() as u32);
-        push_word(&mut block, value.len() as u32);
+        push_word(block, name.as_str().len() as u32);
+        push_word(block, value.len() as u32);
     }
     block.extend_from_slice(method.as_bytes());
     block.extend_from_slice(url.as_bytes());
@@ -121,7 +122,6 @@ pub(crate) fn request_block(
         block.extend_from_slice(value.as_bytes());
     }
     block.extend_from_slice(body);
-    block
 }
 
 /// Writes down the subprotocol, in the place of another.
@@ -145,7 +145,8 @@ mod tests {
     fn the_subprotocol_can_be_written_and_changed_and_nothing_else_is() {
         let mut headers = HeaderMap::new();
         headers.append("host", "example".parse().expect("a value"));
-        let plain = request_block("GET", "/", "::1", &headers, b"body");
+        let mut plain = Vec::new();
+        push_request_block(&mut plain, "GET", "/", "::1", &headers, b"body");
         let mut block = plain.clone();
         for protocol in [Some("chat"), None, Some("a longer one"), Some("v1"), None] {
             set_protocol(&mut block, protocol);

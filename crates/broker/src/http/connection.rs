@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::admission::charge_unparsed;
+use super::answer::AnswerSlot;
 use super::deadlines::{Deadlines, Overdue};
 use super::exchange::exchange;
 use super::opening::proxy_header;
@@ -58,6 +59,8 @@ pub(super) struct Connection {
     pub(super) cut_short: AtomicBool,
     /// Filled by the exchange that answers 101.
     pub(super) upgraded: Mutex<Option<Upgraded>>,
+    /// Of the request that a worker has.
+    pub(super) answer: AnswerSlot,
     /// Locked by this connection's task alone, for single steps.
     pub(super) deadlines: Mutex<Deadlines>,
 }
@@ -120,6 +123,7 @@ async fn serve_http(
     let mut phase = listener.phase();
     // A stop or a ban may have come between the accept and this moment.
     phase.mark_changed();
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let connection = Arc::new(Connection {
         shard: Arc::clone(shard),
         peer,
@@ -128,23 +132,18 @@ async fn serve_http(
         is_awaited: AtomicBool::new(false),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
+        answer: AnswerSlot::new(waker),
         deadlines: Mutex::new(Deadlines::new(&listener.options)),
         listener: Arc::clone(&listener),
     });
-    let service = service_fn({
-        let connection = Arc::clone(&connection);
-        move |request| exchange(&connection, request)
-    });
+    let service = service_fn(|request| exchange(&connection, request));
     let options = &listener.options;
     let mut http = http1::Builder::new()
         .header_read_timeout(None) // ours are the `Deadlines`
         .max_header_size(options.max_header_size)
         .max_headers(options.max_headers)
         .max_buf_size(READ_AHEAD.max(options.max_header_size))
-        .serve_connection(
-            TokioIo::new(Timed::new(&transport, Arc::clone(&connection))),
-            service,
-        );
+        .serve_connection(TokioIo::new(Timed::new(&transport, &connection)), service);
 
     let end = drive(&mut http, &transport, &connection, &mut phase).await;
     // The handshake's client may have sent frames right behind its request.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,16 +12,16 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, Method, Request, StatusCode, Version, request};
-use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::sync::oneshot;
 
 use super::admission::{Asker, admit};
+use super::answer::Reply;
 use super::connection::{Connection, Upgraded};
 use super::origin::OriginCheckup;
-use super::response::{Response, ResponseError, closing};
+use super::response::{HttpResponse, Response, ResponseError, closing};
 use super::upgrade;
-use crate::dispatch::request_block::{request_block, set_protocol};
+use crate::dispatch::request_block::{push_request_block, set_protocol};
 use crate::id::RequestId;
 use crate::limits::clients::Act;
 use crate::limits::entrance::count;
@@ -28,32 +29,30 @@ use crate::listener::Handshake;
 use crate::shard::inbox::{Command, Terms, UpgradeReply};
 use crate::shard::origin_refused;
 
-type HttpResponse = http::Response<Full<Bytes>>;
-
 /// The answer to one request, on its way.
-pub(super) struct Exchange {
-    connection: Arc<Connection>,
-    step: Step,
+pub(super) struct Exchange<'a> {
+    connection: &'a Connection,
+    step: Step<'a>,
 }
 
-enum Step {
+enum Step<'a> {
     /// A worker has the request, which is how most requests spend their time.
-    Given(Given),
+    Given(Given<'a>),
     /// It takes more than that, or less. `Send` as the task of the connection is.
-    Other(Pin<Box<dyn Future<Output = HttpResponse> + Send>>),
+    Other(Pin<Box<dyn Future<Output = HttpResponse> + Send + 'a>>),
 }
 
 /// Answers one request; whatever goes wrong has a status. A request without a body is given to its worker by the call:
 /// its head is cut out of hyper's read buffer, and while there is any of it hyper can only go on reading into another.
-pub(super) fn exchange(connection: &Arc<Connection>, request: Request<Incoming>) -> Exchange {
+pub(super) fn exchange(connection: &Arc<Connection>, request: Request<Incoming>) -> Exchange<'_> {
     connection.deadlines.lock().head_ended();
     Exchange {
         step: begin(connection, request),
-        connection: Arc::clone(connection),
+        connection,
     }
 }
 
-impl Future for Exchange {
+impl Future for Exchange<'_> {
     type Output = Result<HttpResponse, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -66,7 +65,7 @@ impl Future for Exchange {
     }
 }
 
-fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step {
+fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step<'_> {
     let (head, body) = request.into_parts();
     let is_upgrade = upgrade::is_asked(&head);
     let act = if is_upgrade {
@@ -86,20 +85,18 @@ fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step {
             refuse(connection, &head.method, refusal)
         }
         Ok(asker) if is_upgrade => {
-            let connection = Arc::clone(connection);
             return Step::Other(Box::pin(async move {
-                upgrade_socket(&connection, &head, asker).await
+                upgrade_socket(connection, &head, asker).await
             }));
         }
         Ok(asker) if body.is_end_stream() => {
             return Step::Given(give(connection, head, &[], &asker));
         }
         Ok(asker) => {
-            let connection = Arc::clone(connection);
             return Step::Other(Box::pin(async move {
-                match collect(&connection, &head, body).await {
-                    Ok(body) => give(&connection, head, &body, &asker).await,
-                    Err(refusal) => refuse(&connection, &head.method, refusal),
+                match collect(connection, &head, body).await {
+                    Ok(body) => give(connection, head, &body, &asker).await,
+                    Err(refusal) => refuse(connection, &head.method, refusal),
                 }
             }));
         }
@@ -109,7 +106,12 @@ fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step {
 
 /// RFC 9112 section 3.2: servers that disagree about the host of a request can be played against each other.
 fn names_its_host(head: &request::Parts) -> bool {
-    let hosts = head.headers.get_all(HOST).iter().count();
+    // A walk through all of them takes less than to look one up.
+    let hosts = head
+        .headers
+        .iter()
+        .filter(|(name, _)| **name == HOST)
+        .count();
     hosts == 1 || (hosts == 0 && head.version < Version::HTTP_11)
 }
 
@@ -126,38 +128,59 @@ fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpRe
     response
 }
 
+/// Bodies of up to so many bytes are written into the shard's inbox, as short answers are; larger ones would keep other
+/// threads waiting meanwhile.
+const SHORT: usize = 4096;
+
 /// Gives a whole request to a worker.
-fn give(connection: &Arc<Connection>, head: request::Parts, body: &[u8], asker: &Asker) -> Given {
-    let (reply, answer) = oneshot::channel();
+fn give<'a>(
+    connection: &'a Arc<Connection>,
+    head: request::Parts,
+    body: &[u8],
+    asker: &Asker,
+) -> Given<'a> {
     let waiting = Waiting::new(connection);
-    connection.shard.send(Command::Request {
-        id: waiting.id,
-        block: pack(connection, asker, &head, body),
-        listener: Arc::clone(&connection.listener),
-        reply,
-    });
+    let reply = Reply::new(connection);
+    let (shard, id) = (&connection.shard, waiting.id);
+    let pack = |block: &mut Vec<u8>| pack(connection, asker, &head, body, block);
+    if body.len() <= SHORT {
+        shard.request_copied(id, reply, pack);
+    } else {
+        let mut block = Vec::new();
+        pack(&mut block);
+        shard.send(Command::Request { id, block, reply });
+    }
+    let request::Parts {
+        method,
+        mut headers,
+        ..
+    } = head;
+    headers.clear();
     Given {
         waiting,
-        answer,
-        method: head.method,
+        method,
+        headers,
     }
 }
 
 /// A request that a worker has, until its answer.
-struct Given {
-    waiting: Waiting,
-    answer: oneshot::Receiver<Response>,
+struct Given<'a> {
+    waiting: Waiting<'a>,
     method: Method,
+    /// The request's, without what was in it, for those of the answer: hyper uses it for the next request again.
+    headers: HeaderMap,
 }
 
-impl Future for Given {
+impl Future for Given<'_> {
     type Output = HttpResponse;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HttpResponse> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<HttpResponse> {
+        let Some(answer) = self.waiting.connection.answer.take() else {
+            return Poll::Pending; // whoever puts it there wakes the connection
+        };
         self.waiting.answered();
-        let response = answer.unwrap_or_else(|_| unanswered());
-        Poll::Ready(response.into_http(&self.method))
+        let headers = mem::take(&mut self.headers);
+        Poll::Ready(answer.into_http(&self.method, headers))
     }
 }
 
@@ -261,7 +284,8 @@ async fn open_socket(
         return Err(refusal.with("retry-after", "1"));
     };
 
-    let mut block = pack(connection, &asker, head, &[]);
+    let mut block = Vec::new();
+    pack(connection, &asker, head, &[], &mut block);
     let protocol = upgrade::choose_protocol(&listener.options.protocols, &head.headers);
     set_protocol(&mut block, protocol);
     let (reply, answer) = oneshot::channel();
@@ -314,7 +338,14 @@ fn switch_protocols(
     Ok(response)
 }
 
-fn pack(connection: &Connection, asker: &Asker, head: &request::Parts, body: &[u8]) -> Vec<u8> {
+/// Appends the request as workers get it.
+fn pack(
+    connection: &Connection,
+    asker: &Asker,
+    head: &request::Parts,
+    body: &[u8],
+    to: &mut Vec<u8>,
+) {
     let remote_address = if asker.address == connection.peer {
         Cow::Borrowed(&connection.remote_address)
     } else {
@@ -325,31 +356,32 @@ fn pack(connection: &Connection, asker: &Asker, head: &request::Parts, body: &[u
         Some(target) => target.as_str(),
         None => "*",
     };
-    request_block(
+    push_request_block(
+        to,
         head.method.as_str(),
         url,
         &remote_address,
         &head.headers,
         body,
-    )
+    );
 }
 
 /// Nobody can answer any more.
-fn unanswered() -> Response {
+pub(super) fn unanswered() -> Response {
     Response::plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n")
 }
 
 /// A request that a worker may be looking at. Dropped before its answer, the client has gone away.
-struct Waiting {
-    connection: Arc<Connection>,
+struct Waiting<'a> {
+    connection: &'a Connection,
     id: RequestId,
     answered: bool,
 }
 
-impl Waiting {
-    fn new(connection: &Arc<Connection>) -> Self {
+impl<'a> Waiting<'a> {
+    fn new(connection: &'a Connection) -> Self {
         Self {
-            connection: Arc::clone(connection),
+            connection,
             id: connection.shard.next_request_id(),
             answered: false,
         }
@@ -360,7 +392,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.answered {
             self.connection.shard.send(Command::ClientGone(self.id));

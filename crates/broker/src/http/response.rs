@@ -2,13 +2,24 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use bytes::{Buf, Bytes};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::Full;
 
 use crate::name::ChannelName;
 use crate::route::NativeRoute;
+
+/// What hyper sends.
+pub(crate) type HttpResponse = http::Response<Full<Bytes>>;
+
+/// What a text is called that its handler has given no other name.
+const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
+
+/// The same as it comes from JavaScript.
+const PACKED_TEXT_PLAIN: &[u8] = b"content-type\ntext/plain; charset=utf-8\n";
 
 /// An answer to an HTTP request.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +44,21 @@ pub enum ResponseError {
     HeaderValue(String),
     /// So many headers fit no message.
     TooManyHeaders(usize),
+}
+
+/// A short [`Response`] in one piece: headers packed as `name\nvalue\n…`, and the body behind them.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedResponse {
+    status: u16,
+    headers: usize,
+    bytes: Bytes,
+}
+
+/// What a request is answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Whole(Response),
+    Packed(PackedResponse),
 }
 
 /// The answer to an upgrade request.
@@ -63,8 +89,8 @@ impl Response {
     /// A short text answer.
     pub(crate) fn plain(status: StatusCode, text: &'static str) -> Self {
         let content_type = (
-            Bytes::from_static(b"content-type"),
-            Bytes::from_static(b"text/plain; charset=utf-8"),
+            Bytes::from_static(CONTENT_TYPE.as_str().as_bytes()),
+            Bytes::from_static(TEXT_PLAIN.as_bytes()),
         );
         Self {
             status: status.as_u16(),
@@ -77,25 +103,9 @@ impl Response {
     #[doc(hidden)]
     #[must_use]
     pub fn unpack_headers(packed: &Bytes) -> Vec<(Bytes, Bytes)> {
-        let mut pieces = packed
-            .split(|byte| *byte == b'\n')
-            .map(|piece| packed.slice_ref(piece));
-        let mut headers = Vec::new();
-        while let (Some(name), Some(value)) = (pieces.next(), pieces.next()) {
-            headers.push((name, value));
-        }
-        headers
-    }
-
-    /// `bytes` begins with so many of packed headers, and the rest is the body.
-    pub(crate) fn copied(status: u16, bytes: &[u8], headers: usize) -> Self {
-        let mut headers_and_body = Bytes::copy_from_slice(bytes);
-        let headers = headers_and_body.split_to(headers);
-        Self {
-            status,
-            headers: Self::unpack_headers(&headers),
-            body: headers_and_body,
-        }
+        unpacked(packed)
+            .map(|(name, value)| (packed.slice_ref(name), packed.slice_ref(value)))
+            .collect()
     }
 
     /// With one more header.
@@ -118,58 +128,166 @@ impl Response {
     }
 
     fn status_code(&self) -> Result<StatusCode, ResponseError> {
-        match StatusCode::from_u16(self.status) {
-            Ok(status) if (200..600).contains(&self.status) => Ok(status),
-            _ => Err(ResponseError::Status(self.status)),
-        }
+        status_code(self.status)
     }
 
     /// As hyper sends it; an answer that cannot be sent becomes a 500.
-    pub(crate) fn into_http(self, method: &Method) -> http::Response<Full<Bytes>> {
-        match self.try_into_http(method) {
+    pub(crate) fn into_http(self, method: &Method) -> HttpResponse {
+        Answer::Whole(self).into_http(method, HeaderMap::new())
+    }
+}
+
+impl PackedResponse {
+    /// `bytes` begins with so many of packed headers, and the rest is the body.
+    pub(crate) fn new(status: u16, bytes: &[u8], headers: usize) -> Self {
+        Self {
+            status,
+            headers,
+            bytes: Bytes::copy_from_slice(bytes),
+        }
+    }
+
+    /// The headers go to `map`, the body comes back.
+    fn unpack(mut self, map: &mut HeaderMap, method: &Method) -> Result<Bytes, ResponseError> {
+        let packed = &self.bytes[..self.headers];
+        // It comes last, and as a constant it needs no share of the memory.
+        let before = packed
+            .strip_suffix(PACKED_TEXT_PLAIN)
+            .filter(|before| before.is_empty() || before.ends_with(b"\n"));
+        for (name, value) in unpacked(before.unwrap_or(packed)) {
+            add_sent(map, method, name, self.bytes.slice_ref(value))?;
+        }
+        if before.is_some() {
+            add(map, CONTENT_TYPE, HeaderValue::from_static(TEXT_PLAIN))?;
+        }
+        self.bytes.advance(self.headers);
+        Ok(self.bytes)
+    }
+}
+
+impl From<PackedResponse> for Response {
+    fn from(mut packed: PackedResponse) -> Self {
+        let headers = packed.bytes.split_to(packed.headers);
+        Self {
+            status: packed.status,
+            headers: Self::unpack_headers(&headers),
+            body: packed.bytes,
+        }
+    }
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self::Whole(response)
+    }
+}
+
+impl From<PackedResponse> for Answer {
+    fn from(packed: PackedResponse) -> Self {
+        Self::Packed(packed)
+    }
+}
+
+impl Answer {
+    /// For where only the general form is taken.
+    pub(crate) fn into_response(self) -> Response {
+        match self {
+            Self::Whole(response) => response,
+            Self::Packed(packed) => packed.into(),
+        }
+    }
+
+    /// As hyper sends it, with its headers in `map`, which is empty; an answer that cannot be sent becomes a 500.
+    pub(crate) fn into_http(self, method: &Method, map: HeaderMap) -> HttpResponse {
+        match self.try_into_http(method, map) {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, "a response could not be sent");
-                let mut response = http::Response::new(Full::from("Internal Server Error"));
+                let mut response = HttpResponse::new(Full::from("Internal Server Error"));
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 response
             }
         }
     }
 
-    fn try_into_http(self, method: &Method) -> Result<http::Response<Full<Bytes>>, ResponseError> {
-        let status = self.status_code()?;
-        let mut headers = parse_headers(&self.headers)?;
-        headers.remove(TRANSFER_ENCODING);
-        if method != Method::HEAD {
-            headers.remove(CONTENT_LENGTH);
-        }
+    fn try_into_http(
+        self,
+        method: &Method,
+        mut map: HeaderMap,
+    ) -> Result<HttpResponse, ResponseError> {
+        let (status, body) = match self {
+            Self::Whole(response) => {
+                for (name, value) in &response.headers {
+                    add_sent(&mut map, method, name, value.clone())?;
+                }
+                (response.status, response.body)
+            }
+            Self::Packed(packed) => (packed.status, packed.unpack(&mut map, method)?),
+        };
+        let status = status_code(status)?;
         let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        let body = if bodiless { Bytes::new() } else { self.body };
-        let mut response = http::Response::new(Full::new(body));
+        let mut response = HttpResponse::new(Full::new(if bodiless { Bytes::new() } else { body }));
         *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        *response.headers_mut() = map;
         Ok(response)
     }
 }
 
+fn status_code(status: u16) -> Result<StatusCode, ResponseError> {
+    match StatusCode::from_u16(status) {
+        Ok(code) if (200..600).contains(&status) => Ok(code),
+        _ => Err(ResponseError::Status(status)),
+    }
+}
+
+/// Names and values of packed headers.
+fn unpacked(packed: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut pieces = packed.split(|byte| *byte == b'\n');
+    std::iter::from_fn(move || Some((pieces.next()?, pieces.next()?)))
+}
+
 /// Checks names and values as it builds the map.
 pub(crate) fn parse_headers(headers: &[(Bytes, Bytes)]) -> Result<HeaderMap, ResponseError> {
-    let too_many = |_| ResponseError::TooManyHeaders(headers.len());
-    let mut map = HeaderMap::try_with_capacity(headers.len()).map_err(too_many)?;
+    let mut map = HeaderMap::new();
     for (name, value) in headers {
-        let readable = || String::from_utf8_lossy(name).into_owned();
-        let parsed =
-            HeaderName::from_bytes(name).map_err(|_| ResponseError::HeaderName(readable()))?;
-        let value = HeaderValue::from_maybe_shared(value.clone())
-            .map_err(|_| ResponseError::HeaderValue(readable()))?;
-        map.try_append(parsed, value).map_err(too_many)?;
+        let (name, value) = parse_header(name, value.clone())?;
+        add(&mut map, name, value)?;
     }
     Ok(map)
 }
 
+/// Adds a header of an answer, but for those that follow from its body.
+fn add_sent(
+    map: &mut HeaderMap,
+    method: &Method,
+    name: &[u8],
+    value: Bytes,
+) -> Result<(), ResponseError> {
+    let (name, value) = parse_header(name, value)?;
+    let follows = name == TRANSFER_ENCODING || (name == CONTENT_LENGTH && *method != Method::HEAD);
+    if follows {
+        return Ok(());
+    }
+    add(map, name, value)
+}
+
+fn parse_header(name: &[u8], value: Bytes) -> Result<(HeaderName, HeaderValue), ResponseError> {
+    let readable = || String::from_utf8_lossy(name).into_owned();
+    let parsed = HeaderName::from_bytes(name).map_err(|_| ResponseError::HeaderName(readable()))?;
+    let value = HeaderValue::from_maybe_shared(value)
+        .map_err(|_| ResponseError::HeaderValue(readable()))?;
+    Ok((parsed, value))
+}
+
+fn add(map: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), ResponseError> {
+    match map.try_append(name, value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ResponseError::TooManyHeaders(map.len())),
+    }
+}
+
 /// After this answer the connection ends: what the client still sends is not worth reading.
-pub(crate) fn closing(response: &mut http::Response<Full<Bytes>>) {
+pub(crate) fn closing(response: &mut HttpResponse) {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -210,7 +328,7 @@ mod tests {
         ];
         assert_eq!(Response::unpack_headers(&packed.into()), headers);
         let bytes = [packed.as_bytes(), b"a\nbody"].concat();
-        let response = Response::copied(200, &bytes, packed.len());
+        let response = Response::from(PackedResponse::new(200, &bytes, packed.len()));
         assert_eq!(response.headers, headers);
         assert_eq!(response.body, "a\nbody");
     }
@@ -218,8 +336,44 @@ mod tests {
     #[test]
     fn without_headers_everything_is_the_body() {
         assert_eq!(Response::unpack_headers(&Bytes::new()), []);
-        let response = Response::copied(204, b"", 0);
+        let response = Response::from(PackedResponse::new(204, b"", 0));
         assert!(response.headers.is_empty() && response.body.is_empty());
-        assert_eq!(Response::copied(200, b"body", 0).body, "body");
+        let response = Response::from(PackedResponse::new(200, b"body", 0));
+        assert_eq!(response.body, "body");
+    }
+
+    /// Whatever form it has, the same goes out.
+    #[test]
+    fn what_is_packed_is_sent_as_what_is_not() {
+        for packed in [
+            "",
+            "content-type\ntext/plain; charset=utf-8\n",
+            "x-content-type\ntext/plain; charset=utf-8\n",
+            "x-a\n1\ncontent-type\ntext/plain; charset=utf-8\n",
+            "content-type\ntext/plain; charset=utf-8\nx-a\n1\n",
+            "set-cookie\na=1\nset-cookie\nb=2\n",
+            "content-length\n7\ntransfer-encoding\nchunked\n",
+            "not a name\n1\n",
+            "x-a\n\u{1}\n",
+        ] {
+            for method in [Method::GET, Method::HEAD] {
+                for status in [200, 204, 304, 600] {
+                    let bytes = [packed.as_bytes(), b"body"].concat();
+                    let packed = PackedResponse::new(status, &bytes, packed.len());
+                    let whole = Response::from(packed.clone());
+                    let sent = |answer: Answer| {
+                        let (head, body) = answer.into_http(&method, HeaderMap::new()).into_parts();
+                        (head.status, head.headers, format!("{body:?}"))
+                    };
+                    let one = sent(Answer::Packed(packed));
+                    assert_eq!(one, sent(Answer::Whole(whole)));
+                    assert!(!one.1.contains_key(TRANSFER_ENCODING));
+                    let keeps_length =
+                        method == Method::HEAD && bytes.starts_with(b"content-length");
+                    let is_sent = one.0.as_u16() == status;
+                    assert_eq!(one.1.contains_key(CONTENT_LENGTH), keeps_length && is_sent);
+                }
+            }
+        }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
@@ -18,13 +17,13 @@ use crate::transport::Transport;
 /// Tells the connection's deadlines what the peer does.
 pub(super) struct Timed<'a> {
     transport: &'a Transport,
-    connection: Arc<Connection>,
+    connection: &'a Connection,
     /// The last write was refused.
     is_blocked: bool,
 }
 
 impl<'a> Timed<'a> {
-    pub(super) fn new(transport: &'a Transport, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(transport: &'a Transport, connection: &'a Connection) -> Self {
         Self {
             transport,
             connection,

@@ -12,6 +12,7 @@ use crate::broker::Publication;
 use crate::client::ClientAddress;
 use crate::codec::{PerMessageDeflate, close};
 use crate::dispatch::queue::WorkerQueue;
+use crate::http::answer::Reply;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::RequestId;
@@ -36,8 +37,13 @@ pub(crate) enum Command {
     Request {
         id: RequestId,
         block: Vec<u8>,
-        listener: Arc<ListenerShared>,
-        reply: oneshot::Sender<Response>,
+        reply: Reply,
+    },
+    /// The same of a request whose block, of so many bytes, stands in the inbox.
+    RequestCopied {
+        id: RequestId,
+        length: u32,
+        reply: Reply,
     },
     /// A WebSocket handshake has been read and is sound.
     Upgrade {
@@ -135,8 +141,8 @@ pub(crate) enum Command {
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) commands: Vec<Command>,
-    /// The frames of [`Command::DeliverCopied`], each with a head that tells whose it is, and the answers of
-    /// [`Command::RespondCopied`], one behind the other.
+    /// The frames of [`Command::DeliverCopied`], each with a head that tells whose it is, the requests of
+    /// [`Command::RequestCopied`] and the answers of [`Command::RespondCopied`], one behind the other.
     pub(super) bytes: Vec<u8>,
     /// How many calls that were.
     pub(super) calls: usize,
@@ -168,6 +174,19 @@ impl Inbox {
         self.bytes.reserve(FRAME_HEAD + frame.len());
         self.bytes.extend_from_slice(&head);
         frame.append_to(&mut self.bytes);
+    }
+
+    /// `pack` appends the request.
+    pub(super) fn push_request(
+        &mut self,
+        id: RequestId,
+        reply: Reply,
+        pack: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let before = self.bytes.len();
+        pack(&mut self.bytes);
+        let length = (self.bytes.len() - before) as u32;
+        self.push(Command::RequestCopied { id, length, reply });
     }
 
     pub(super) fn push_answer(&mut self, id: RequestId, status: u16, headers: &[u8], body: &[u8]) {

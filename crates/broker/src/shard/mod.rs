@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::broker::Core;
 use crate::error::StartError;
+use crate::http::answer::Reply;
 use crate::id::RequestId;
 use crate::message::SmallFrame;
 use crate::reactor::Reactor;
@@ -76,6 +77,16 @@ impl ShardHandle {
     /// The same for a small frame, which needs no memory of its own this way. Room for it has been taken.
     pub(crate) fn send_copied(self: &Arc<Self>, entry: &SocketEntry, frame: &SmallFrame<'_>) {
         self.put(|inbox| inbox.push_frame(entry, frame));
+    }
+
+    /// The same for a request that has been read, with a short body if any: `pack` appends its block.
+    pub(crate) fn request_copied(
+        self: &Arc<Self>,
+        id: RequestId,
+        reply: Reply,
+        pack: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.put(|inbox| inbox.push_request(id, reply, pack));
     }
 
     /// The same for an answer to a request: headers packed as `name\nvalue\n…`, and the body.

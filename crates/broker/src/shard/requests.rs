@@ -1,5 +1,6 @@
 //! Requests and upgrades that wait for a worker's answer.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -9,8 +10,9 @@ use super::inbox::{Terms, UpgradeReply};
 use super::turn::Shard;
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::UpgradeTurn;
+use crate::http::answer::Reply;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
-use crate::http::response::{Acceptance, Response, UpgradeDecision};
+use crate::http::response::{Acceptance, Answer, Response, UpgradeDecision};
 use crate::id::RequestId;
 use crate::limits::entrance::count;
 use crate::listener::ListenerShared;
@@ -19,14 +21,13 @@ use crate::listener::ListenerShared;
 pub(super) struct Pending {
     /// `None` while its origin is being judged.
     pub(super) worker: Option<Arc<WorkerQueue>>,
-    pub(super) listener: Arc<ListenerShared>,
     /// When it was read, in the shard's milliseconds.
     pub(super) since: u32,
     pub(super) kind: Kind,
 }
 
 pub(super) enum Kind {
-    Request(oneshot::Sender<Response>),
+    Request(Reply),
     /// An upgrade of which the application has to judge the origin.
     Origin {
         reply: oneshot::Sender<UpgradeReply>,
@@ -49,10 +50,18 @@ impl Pending {
     fn refuse(self, response: Response) {
         // The connection may have gone at this moment; then nobody needs the answer.
         match self.kind {
-            Kind::Request(reply) => drop(reply.send(response)),
+            Kind::Request(reply) => reply.send(response),
             Kind::Upgrade { reply, .. } | Kind::Origin { reply, .. } => {
                 drop(reply.send(UpgradeReply::Refused(response)));
             }
+        }
+    }
+
+    /// The one that it came through.
+    pub(super) fn listener(&self) -> &ListenerShared {
+        match &self.kind {
+            Kind::Request(reply) => reply.listener(),
+            Kind::Origin { terms, .. } | Kind::Upgrade { terms, .. } => &terms.listener,
         }
     }
 
@@ -64,23 +73,15 @@ impl Pending {
 }
 
 impl Shard {
-    pub(super) fn request(
-        &mut self,
-        id: RequestId,
-        block: &[u8],
-        listener: Arc<ListenerShared>,
-        reply: oneshot::Sender<Response>,
-    ) {
+    pub(super) fn request(&mut self, id: RequestId, block: &[u8], reply: Reply) {
         self.handle.counters.requests.add(1);
         let Some(worker) = self.core.roster.for_request() else {
             self.handle.counters.unanswered_requests.add(1);
-            let _ = reply.send(nobody());
-            return;
+            return reply.send(nobody());
         };
         self.staging.batch_of(&worker).request(id, block);
         let pending = Pending {
             worker: Some(worker),
-            listener,
             since: self.now,
             kind: Kind::Request(reply),
         };
@@ -100,7 +101,6 @@ impl Shard {
         question.ask(&self.handle, id, &asks);
         let pending = Pending {
             worker: None,
-            listener: Arc::clone(&terms.listener),
             since: self.now,
             kind: Kind::Origin {
                 reply,
@@ -164,7 +164,6 @@ impl Shard {
                 self.staging.batch_of(&decider).upgrade(id, &block);
                 let pending = Pending {
                     worker: Some(decider),
-                    listener: Arc::clone(&terms.listener),
                     since,
                     kind: Kind::Upgrade {
                         reply,
@@ -179,14 +178,14 @@ impl Shard {
         }
     }
 
-    pub(super) fn respond(&mut self, id: RequestId, response: Response) {
+    pub(super) fn respond(&mut self, id: RequestId, answer: Answer) {
         match self.take_given(id) {
             Some(Pending {
                 kind: Kind::Request(reply),
                 ..
-            }) => drop(reply.send(response)),
+            }) => reply.send(answer),
             // An upgrade is decided, not answered; refusing with this answer is what was meant.
-            Some(pending) => pending.refuse(response),
+            Some(pending) => pending.refuse(answer.into_response()),
             None => self.handle.counters.late_responses.add(1),
         }
     }
@@ -223,12 +222,10 @@ impl Shard {
             (Kind::Upgrade { reply, .. }, UpgradeDecision::Refuse(response)) => {
                 let _ = reply.send(UpgradeReply::Refused(response));
             }
-            (Kind::Request(reply), UpgradeDecision::Refuse(response)) => {
-                let _ = reply.send(response);
-            }
+            (Kind::Request(reply), UpgradeDecision::Refuse(response)) => reply.send(response),
             (Kind::Request(reply), UpgradeDecision::Accept(_)) => {
                 let text = "Internal Server Error\n";
-                let _ = reply.send(Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text));
+                reply.send(Response::plain(StatusCode::INTERNAL_SERVER_ERROR, text));
             }
             (Kind::Origin { .. }, _) => unreachable!("no worker was given it"),
         }
@@ -236,8 +233,10 @@ impl Shard {
 
     /// A request that a worker was given and may answer.
     fn take_given(&mut self, id: RequestId) -> Option<Pending> {
-        self.requests.get(&id)?.worker.as_ref()?;
-        self.requests.remove(&id)
+        match self.requests.entry(id) {
+            Entry::Occupied(pending) if pending.get().worker.is_some() => Some(pending.remove()),
+            _ => None,
+        }
     }
 
     pub(super) fn client_gone(&mut self, id: RequestId) {

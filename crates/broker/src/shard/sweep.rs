@@ -152,7 +152,7 @@ impl Shard {
             .requests
             .iter()
             .filter(|(_, pending)| {
-                since(now, pending.since) >= pending.listener.options.request_timeout
+                since(now, pending.since) >= pending.listener().options.request_timeout
             })
             .map(|(id, _)| *id)
             .collect();

@@ -24,7 +24,7 @@ use super::stopping::Farewell;
 use crate::broker::Core;
 use crate::codec::Inflater;
 use crate::http::connection;
-use crate::http::response::Response;
+use crate::http::response::PackedResponse;
 use crate::id::RequestId;
 use crate::listener::{self, Admission};
 use crate::outbox::Runs;
@@ -197,13 +197,10 @@ impl Shard {
                 }
                 Err(error) => tracing::warn!(%error, "a connection could not be registered"),
             },
-            Command::Request {
-                id,
-                block,
-                listener,
-                reply,
-            } => {
-                self.request(id, &block, listener, reply);
+            Command::Request { id, block, reply } => self.request(id, &block, reply),
+            Command::RequestCopied { id, length, reply } => {
+                let block = bytes.split_off(..length as usize);
+                self.request(id, block.expect("put in with the command"), reply);
             }
             Command::Upgrade {
                 id,
@@ -218,7 +215,7 @@ impl Shard {
             Command::JudgeOrigin { request, verdict } => self.judge_origin(request, verdict),
             Command::ClientGone(id) => self.client_gone(id),
             Command::Disconnected(admission) => self.departed.push(admission),
-            Command::Respond { id, response } => self.respond(id, *response),
+            Command::Respond { id, response } => self.respond(id, (*response).into()),
             Command::RespondCopied {
                 id,
                 status,
@@ -227,7 +224,8 @@ impl Shard {
             } => {
                 let answer = bytes.split_off(..length as usize);
                 let answer = answer.expect("put in with the command");
-                self.respond(id, Response::copied(status, answer, headers as usize));
+                let packed = PackedResponse::new(status, answer, headers as usize);
+                self.respond(id, packed.into());
             }
             Command::Decide { id, decision } => self.decide(id, *decision),
             Command::Adopt {

@@ -1,0 +1,130 @@
+//! How an answer comes back to the connection that waits for it, which answers one request at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::connection::Connection;
+use super::exchange::unanswered;
+use super::response::Answer;
+use crate::listener::ListenerShared;
+
+/// Where a connection finds the answer.
+pub(super) struct AnswerSlot {
+    answer: Mutex<Option<Answer>>,
+    /// Spares the connection a lock for each look.
+    is_there: AtomicBool,
+    /// Of the connection's task.
+    waker: Waker,
+}
+
+impl AnswerSlot {
+    /// For the task that this waker wakes.
+    pub(super) fn new(waker: Waker) -> Self {
+        Self {
+            answer: Mutex::new(None),
+            is_there: AtomicBool::new(false),
+            waker,
+        }
+    }
+
+    fn put(&self, answer: Answer) {
+        *self.answer.lock() = Some(answer);
+        self.is_there.store(true, Ordering::Release);
+        self.waker.wake_by_ref();
+    }
+
+    pub(super) fn take(&self) -> Option<Answer> {
+        if !self.is_there.load(Ordering::Acquire) {
+            return None;
+        }
+        self.is_there.store(false, Ordering::Relaxed);
+        self.answer.lock().take()
+    }
+}
+
+/// Who waits for the answer to a request. It gets one in any case.
+pub(crate) struct Reply(Option<Arc<Connection>>);
+
+impl Reply {
+    pub(super) fn new(to: &Arc<Connection>) -> Self {
+        Self(Some(Arc::clone(to)))
+    }
+
+    pub(crate) fn listener(&self) -> &ListenerShared {
+        let connection = self.0.as_ref().expect("only `send` takes it");
+        &connection.listener
+    }
+
+    /// Nobody needs it where the connection has gone at this moment.
+    pub(crate) fn send(mut self, answer: impl Into<Answer>) {
+        if let Some(connection) = self.0.take() {
+            connection.answer.put(answer.into());
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            connection.answer.put(unanswered().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use mio::net::TcpStream;
+
+    use crate::broker::{Broker, BrokerOptions};
+    use crate::client::ClientAddress;
+    use crate::http::connection::serve;
+    use crate::listener::{Admission, ListenerShared};
+    use crate::options::ListenOptions;
+    use crate::reactor::Reactor;
+    use crate::shard::ShardHandle;
+    use crate::transport::{Stream, Transport};
+
+    #[tokio::test]
+    async fn a_request_that_nobody_takes_care_of_is_answered_all_the_same() {
+        let broker = Broker::new(BrokerOptions::default());
+        let options = ListenOptions::new("127.0.0.1:0".parse().expect("an address"));
+        let listener = ListenerShared::new(options, broker.core());
+        let admission = Admission::of(&listener, ClientAddress::UNIX).expect("room");
+        let shard = ShardHandle::new(0);
+        let mut reactor = Reactor::new().expect("a descriptor");
+
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = port.local_addr().expect("an address");
+        let mut peer = std::net::TcpStream::connect(address).expect("it listens");
+        let (stream, _) = port.accept().expect("a connection");
+        stream.set_nonblocking(true).expect("an option");
+        let stream = Stream::Tcp(TcpStream::from_std(stream));
+        let transport = Transport::new(stream, reactor.sources()).expect("a slot");
+        peer.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .expect("sent");
+
+        let served = tokio::spawn(serve(
+            transport,
+            ClientAddress::UNIX,
+            shard.clone(),
+            admission,
+        ));
+        while !served.is_finished() {
+            std::future::poll_fn(|cx| {
+                reactor.look(cx, &mut Vec::new());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            drop(shard.take_commands());
+            tokio::task::yield_now().await;
+        }
+        let mut answer = String::new();
+        peer.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+}
