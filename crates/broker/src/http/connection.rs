@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::admission::charge_unparsed;
 use super::answer::AnswerSlot;
-use super::deadlines::{Deadlines, Overdue};
+use super::deadlines::{Deadlines, Overdue, Progress};
 use super::exchange::exchange;
 use super::opening::proxy_header;
 use super::timed::{Alarm, Departure, Timed};
@@ -61,8 +61,7 @@ pub(super) struct Connection {
     pub(super) upgraded: Mutex<Option<Upgraded>>,
     /// Of the request that a worker has.
     pub(super) answer: AnswerSlot,
-    /// Locked by this connection's task alone, for single steps.
-    pub(super) deadlines: Mutex<Deadlines>,
+    pub(super) progress: Progress,
 }
 
 /// A socket that is about to be.
@@ -133,7 +132,7 @@ async fn serve_http(
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
         answer: AnswerSlot::new(waker),
-        deadlines: Mutex::new(Deadlines::new(&listener.options)),
+        progress: Progress::new(),
         listener: Arc::clone(&listener),
     });
     let service = service_fn(|request| exchange(&connection, request));
@@ -193,7 +192,7 @@ where
     S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible, Future: Unpin> + Unpin,
 {
     let mut draining = false;
-    let mut alarm = Alarm::default();
+    let mut alarm = Alarm::new(Deadlines::new(&connection.listener.options));
     let mut departure = Departure::new(transport);
     loop {
         tokio::select! {
@@ -210,7 +209,7 @@ where
                 StopPhase::Cut => return End::Cut,
             },
             () = poll_fn(|cx| departure.poll_gone(cx, connection)) => return End::Gone,
-            overdue = poll_fn(|cx| alarm.poll_overdue(cx, &connection.deadlines)) => match overdue {
+            overdue = poll_fn(|cx| alarm.poll_overdue(cx, &connection.progress)) => match overdue {
                 Overdue::Body => {} // its exchange sees it when hyper is polled again
                 overdue => return End::Overdue(overdue),
             },

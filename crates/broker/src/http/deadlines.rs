@@ -9,6 +9,7 @@
 //! Beside these, an answer of which the peer takes nothing has a time of its own.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,38 +19,159 @@ use crate::options::ListenOptions;
 /// For so long a body may come as slowly as it wants: TCP starts slowly, and a radio may have to wake up first.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
-/// The deadlines of one connection.
+/// What is being waited for on one connection, as those see it who serve it. All of them are its task, so that nothing of this
+/// needs a lock, nor an operation that is dear.
 #[derive(Debug)]
-pub(super) struct Deadlines {
-    header_timeout: Duration,
-    keep_alive_timeout: Duration,
-    body_timeout: Duration,
-    write_timeout: Duration,
-    min_body_rate: Option<NonZeroU32>,
-    stage: Stage,
-    /// The peer takes nothing of what is written, since then.
-    blocked: Option<Since>,
+pub(super) struct Progress {
+    /// A [`Stage`], and above it how many there have been.
+    stage: AtomicU64,
+    /// How much of the body has come, in bytes.
+    body: AtomicU64,
+    /// How often the peer has begun to take nothing of what is written, and has taken something again: odd while it
+    /// takes nothing.
+    blocked: AtomicU64,
 }
 
-/// A moment. It is filled in at the next look at the clock, so that one look serves all that happens in one poll, and
-/// a request that comes and is answered at once needs none.
-type Since = Option<Instant>;
-
 /// What the connection waits for.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Stage {
     /// The first byte of another request.
-    Idle(Since),
-    /// The end of a head. Of the first request of a connection it may be that not even a byte of it has come.
-    Head { since: Since, has_begun: bool },
-    /// The end of a body, of which this much has come.
-    Body {
-        since: Since,
-        bytes: u64,
-        is_late: bool,
-    },
-    /// An answer of ours. Something behind the request may have come meanwhile.
-    Handler { is_ahead: bool },
+    Idle,
+    /// The first request, of which not even a byte has come.
+    FirstHead,
+    /// The end of a head.
+    Head,
+    /// The end of a body.
+    Body,
+    /// The same, and it is overdue.
+    LateBody,
+    /// An answer of ours.
+    Handler,
+    /// The same; something behind the request has come meanwhile.
+    HandlerAhead,
+}
+
+impl Stage {
+    const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::FirstHead,
+        Self::Head,
+        Self::Body,
+        Self::LateBody,
+        Self::Handler,
+        Self::HandlerAhead,
+    ];
+    const BITS: u32 = 8;
+}
+
+impl Progress {
+    /// Of a connection that was accepted just now: the time of its first head is running.
+    pub(super) fn new() -> Self {
+        Self {
+            stage: AtomicU64::new(Stage::FirstHead as u64),
+            body: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes have come.
+    pub(super) fn received(&self) {
+        match self.stage() {
+            Stage::Idle => self.enter(Stage::Head),
+            Stage::FirstHead => self.go_on_as(Stage::Head),
+            Stage::Handler => self.go_on_as(Stage::HandlerAhead),
+            Stage::Head | Stage::Body | Stage::LateBody | Stage::HandlerAhead => {}
+        }
+    }
+
+    /// The head is complete.
+    pub(super) fn head_ended(&self) {
+        self.enter(Stage::Handler);
+    }
+
+    /// There is a body, and its end has not come.
+    pub(super) fn body_began(&self) {
+        self.body.store(0, Ordering::Relaxed);
+        self.enter(Stage::Body);
+    }
+
+    /// So much more of the body has come.
+    pub(super) fn body_received(&self, more: usize) {
+        let bytes = self.body.load(Ordering::Relaxed);
+        self.body.store(bytes + more as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn body_ended(&self) {
+        self.enter(Stage::Handler);
+    }
+
+    /// Whether the body has been found [overdue](Self::overdue).
+    pub(super) fn body_is_late(&self) -> bool {
+        self.stage() == Stage::LateBody
+    }
+
+    /// There is an answer. What is left of it to write has the deadline of [`blocked`](Self::blocked).
+    pub(super) fn answered(&self) {
+        self.enter(match self.stage() {
+            // Half of the next head has come with this request, or while it was handled.
+            Stage::HandlerAhead => Stage::Head,
+            _ => Stage::Idle,
+        });
+    }
+
+    /// The kernel takes no more, because the peer does not.
+    pub(super) fn blocked(&self) {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        self.blocked.store(blocked | 1, Ordering::Relaxed);
+    }
+
+    /// The kernel has taken something.
+    pub(super) fn written(&self) {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        self.blocked
+            .store(blocked + (blocked & 1), Ordering::Relaxed);
+    }
+
+    /// This has been found overdue. A body is so once.
+    pub(super) fn overdue(&self, what: Overdue) {
+        if what == Overdue::Body {
+            self.go_on_as(Stage::LateBody);
+        }
+    }
+
+    /// Whether a request has been read and has no answer yet.
+    pub(super) fn is_handling(&self) -> bool {
+        matches!(self.stage(), Stage::Handler | Stage::HandlerAhead)
+    }
+
+    /// Whether anything has a deadline at the moment, and so whether it is worth looking at the clock.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_blocked() || !(self.is_handling() || self.body_is_late())
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) & 1 == 1
+    }
+
+    fn stage(&self) -> Stage {
+        let stage = self.stage.load(Ordering::Relaxed);
+        Stage::ALL[(stage & ((1 << Stage::BITS) - 1)) as usize]
+    }
+
+    /// Another stage, which has a time of its own.
+    fn enter(&self, stage: Stage) {
+        let count = (self.stage.load(Ordering::Relaxed) >> Stage::BITS) + 1;
+        self.stage
+            .store(count << Stage::BITS | stage as u64, Ordering::Relaxed);
+    }
+
+    /// More is known of the stage.
+    fn go_on_as(&self, stage: Stage) {
+        let count = self.stage.load(Ordering::Relaxed) >> Stage::BITS;
+        self.stage
+            .store(count << Stage::BITS | stage as u64, Ordering::Relaxed);
+    }
 }
 
 /// What took too long.
@@ -59,14 +181,43 @@ pub(super) enum Overdue {
     Idle,
     /// A head of which something has come.
     Head,
-    /// A body: the exchange that collects it will find it [late](Deadlines::body_is_late).
+    /// A body: the exchange that collects it will find it [late](Progress::body_is_late).
     Body,
     /// The peer does not read its answer.
     Unread,
 }
 
+/// The deadlines of one connection.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    header_timeout: Duration,
+    keep_alive_timeout: Duration,
+    body_timeout: Duration,
+    write_timeout: Duration,
+    min_body_rate: Option<NonZeroU32>,
+    stage: Since,
+    blocked: Since,
+}
+
+/// When something was first seen, and which of its kind it was. The clock is looked at once for all that happens in one
+/// poll, and a request that comes and is answered at once needs none.
+#[derive(Debug, Default)]
+struct Since(Option<(u64, Instant)>);
+
+impl Since {
+    /// When this one was first seen, which may be now.
+    fn of(&mut self, which: u64, now: Instant) -> Instant {
+        match self.0 {
+            Some((seen, since)) if seen == which => since,
+            _ => {
+                self.0 = Some((which, now));
+                now
+            }
+        }
+    }
+}
+
 impl Deadlines {
-    /// For a connection that was accepted just now: the time of its first head is running.
     pub(super) fn new(options: &ListenOptions) -> Self {
         Self {
             header_timeout: options.header_timeout,
@@ -74,148 +225,45 @@ impl Deadlines {
             body_timeout: options.body_timeout,
             write_timeout: options.write_timeout,
             min_body_rate: options.min_body_rate,
-            stage: Stage::Head {
-                since: None,
-                has_begun: false,
-            },
-            blocked: None,
+            stage: Since::default(),
+            blocked: Since::default(),
         }
-    }
-
-    /// Bytes have come.
-    pub(super) fn received(&mut self) {
-        match &mut self.stage {
-            Stage::Idle(_) => {
-                self.stage = Stage::Head {
-                    since: None,
-                    has_begun: true,
-                };
-            }
-            Stage::Head { has_begun, .. } => *has_begun = true,
-            Stage::Handler { is_ahead } => *is_ahead = true,
-            Stage::Body { .. } => {}
-        }
-    }
-
-    /// The head is complete.
-    pub(super) fn head_ended(&mut self) {
-        self.stage = Stage::Handler { is_ahead: false };
-    }
-
-    /// There is a body, and its end has not come.
-    pub(super) fn body_began(&mut self) {
-        self.stage = Stage::Body {
-            since: None,
-            bytes: 0,
-            is_late: false,
-        };
-    }
-
-    /// So much more of the body has come.
-    pub(super) fn body_received(&mut self, more: usize) {
-        if let Stage::Body { bytes, .. } = &mut self.stage {
-            *bytes += more as u64;
-        }
-    }
-
-    pub(super) fn body_ended(&mut self) {
-        self.stage = Stage::Handler { is_ahead: false };
-    }
-
-    /// Whether the body has been found [overdue](Overdue::Body).
-    pub(super) fn body_is_late(&self) -> bool {
-        matches!(self.stage, Stage::Body { is_late: true, .. })
-    }
-
-    /// There is an answer. What is left of it to write has the deadline of [`blocked`](Self::blocked).
-    pub(super) fn answered(&mut self) {
-        self.stage = match self.stage {
-            // Half of the next head has come with this request, or while it was handled.
-            Stage::Handler { is_ahead: true } => Stage::Head {
-                since: None,
-                has_begun: true,
-            },
-            _ => Stage::Idle(None),
-        };
-    }
-
-    /// The kernel takes no more, because the peer does not.
-    pub(super) fn blocked(&mut self) {
-        self.blocked.get_or_insert(None);
-    }
-
-    /// The kernel has taken something.
-    pub(super) fn written(&mut self) {
-        self.blocked = None;
-    }
-
-    /// Whether a request has been read and has no answer yet.
-    pub(super) fn is_handling(&self) -> bool {
-        matches!(self.stage, Stage::Handler { .. })
-    }
-
-    /// Whether anything has a deadline at the moment, and so whether it is worth looking at the clock.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.blocked.is_some()
-            || !matches!(
-                self.stage,
-                Stage::Handler { .. } | Stage::Body { is_late: true, .. }
-            )
     }
 
     /// The next deadline, and what is overdue then.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(Instant, Overdue)> {
-        let unread = self.blocked.as_mut().map(|since| {
-            let began = *since.get_or_insert(now);
+    pub(super) fn next(&mut self, of: &Progress, now: Instant) -> Option<(Instant, Overdue)> {
+        let unread = of.is_blocked().then(|| {
+            let which = of.blocked.load(Ordering::Relaxed);
+            let began = self.blocked.of(which, now);
             (began + self.write_timeout, Overdue::Unread)
         });
-        let stage = self.next_of_stage(now);
+        let stage = self.next_of_stage(of, now);
         match (unread, stage) {
             (Some(unread), Some(stage)) => Some(if unread.0 <= stage.0 { unread } else { stage }),
             (unread, stage) => unread.or(stage),
         }
     }
 
-    fn next_of_stage(&mut self, now: Instant) -> Option<(Instant, Overdue)> {
-        match &mut self.stage {
+    fn next_of_stage(&mut self, of: &Progress, now: Instant) -> Option<(Instant, Overdue)> {
+        let (time, overdue) = match of.stage() {
             // Nobody reads the next request before the answer to the last one is out.
-            Stage::Idle(_) | Stage::Head { .. } if self.blocked.is_some() => None,
-            Stage::Idle(since) => {
-                let began = *since.get_or_insert(now);
-                Some((began + self.keep_alive_timeout, Overdue::Idle))
-            }
-            Stage::Head { since, has_begun } => {
-                let began = *since.get_or_insert(now);
-                let overdue = if *has_begun {
-                    Overdue::Head
-                } else {
-                    Overdue::Idle
-                };
-                Some((began + self.header_timeout, overdue))
-            }
-            Stage::Body {
-                since,
-                bytes,
-                is_late: false,
-            } => {
-                let began = *since.get_or_insert(now);
-                let allowed = match self.min_body_rate {
-                    Some(rate) => self.body_timeout.min(time_of(*bytes, rate).max(BODY_GRACE)),
-                    None => self.body_timeout,
-                };
-                Some((began + allowed, Overdue::Body))
-            }
-            Stage::Body { .. } | Stage::Handler { .. } => None,
-        }
+            Stage::Idle | Stage::FirstHead | Stage::Head if of.is_blocked() => return None,
+            Stage::Idle => (self.keep_alive_timeout, Overdue::Idle),
+            Stage::FirstHead => (self.header_timeout, Overdue::Idle),
+            Stage::Head => (self.header_timeout, Overdue::Head),
+            Stage::Body => (self.time_for_body(of), Overdue::Body),
+            Stage::LateBody | Stage::Handler | Stage::HandlerAhead => return None,
+        };
+        let which = of.stage.load(Ordering::Relaxed) >> Stage::BITS;
+        Some((self.stage.of(which, now) + time, overdue))
     }
 
-    /// What is overdue by now. A body is so once.
-    pub(super) fn overdue(&mut self, now: Instant) -> Option<Overdue> {
-        let (_, overdue) = self.next(now).filter(|(deadline, _)| *deadline <= now)?;
-        if let (Overdue::Body, Stage::Body { is_late, .. }) = (overdue, &mut self.stage) {
-            *is_late = true;
+    fn time_for_body(&self, of: &Progress) -> Duration {
+        let bytes = of.body.load(Ordering::Relaxed);
+        match self.min_body_rate {
+            Some(rate) => self.body_timeout.min(time_of(bytes, rate).max(BODY_GRACE)),
+            None => self.body_timeout,
         }
-        Some(overdue)
     }
 }
 
@@ -226,11 +274,13 @@ fn time_of(bytes: u64, rate: NonZeroU32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Deref;
+
     use super::*;
     use crate::address::BindAddress;
 
     /// The defaults, but with a time of its own for each thing.
-    fn deadlines() -> Deadlines {
+    fn deadlines() -> Both {
         let mut options = ListenOptions::new(BindAddress::Inet {
             host: None,
             port: 0,
@@ -240,7 +290,35 @@ mod tests {
         options.body_timeout = Duration::from_secs(30);
         options.write_timeout = Duration::from_secs(20);
         options.min_body_rate = NonZeroU32::new(100);
-        Deadlines::new(&options)
+        Both {
+            progress: Progress::new(),
+            deadlines: Deadlines::new(&options),
+        }
+    }
+
+    struct Both {
+        progress: Progress,
+        deadlines: Deadlines,
+    }
+
+    impl Both {
+        fn next(&mut self, now: Instant) -> Option<(Instant, Overdue)> {
+            self.deadlines.next(&self.progress, now)
+        }
+
+        fn overdue(&mut self, now: Instant) -> Option<Overdue> {
+            let (_, overdue) = self.next(now).filter(|(deadline, _)| *deadline <= now)?;
+            self.progress.overdue(overdue);
+            Some(overdue)
+        }
+    }
+
+    impl Deref for Both {
+        type Target = Progress;
+
+        fn deref(&self) -> &Progress {
+            &self.progress
+        }
     }
 
     fn second(n: u64) -> Duration {
@@ -325,7 +403,7 @@ mod tests {
     fn without_a_rate_a_body_has_its_whole_time() {
         let start = Instant::now();
         let mut slow = deadlines();
-        slow.min_body_rate = None;
+        slow.deadlines.min_body_rate = None;
         slow.body_began();
         assert_eq!(slow.next(start), Some((start + second(30), Overdue::Body)));
     }

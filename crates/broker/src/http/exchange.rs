@@ -45,7 +45,7 @@ enum Step<'a> {
 /// Answers one request; whatever goes wrong has a status. A request without a body is given to its worker by the call:
 /// its head is cut out of hyper's read buffer, and while there is any of it hyper can only go on reading into another.
 pub(super) fn exchange(connection: &Arc<Connection>, request: Request<Incoming>) -> Exchange<'_> {
-    connection.deadlines.lock().head_ended();
+    connection.progress.head_ended();
     Exchange {
         step: begin(connection, request),
         connection,
@@ -60,7 +60,7 @@ impl Future for Exchange<'_> {
             Step::Given(given) => Pin::new(given).poll(cx),
             Step::Other(steps) => steps.as_mut().poll(cx),
         });
-        self.connection.deadlines.lock().answered();
+        self.connection.progress.answered();
         Poll::Ready(Ok(response))
     }
 }
@@ -199,7 +199,7 @@ async fn collect(
     if declared.is_some_and(|length| length > options.max_body_size as u64) {
         return Err(too_large());
     }
-    connection.deadlines.lock().body_began();
+    connection.progress.body_began();
     let mut whole = BytesMut::new();
     while let Some(frame) = next_frame(connection, &mut body).await? {
         let Ok(data) = frame.into_data() else {
@@ -209,9 +209,9 @@ async fn collect(
             return Err(too_large());
         }
         whole.extend_from_slice(&data);
-        connection.deadlines.lock().body_received(data.len());
+        connection.progress.body_received(data.len());
     }
-    connection.deadlines.lock().body_ended();
+    connection.progress.body_ended();
     Ok(whole.freeze())
 }
 
@@ -222,7 +222,7 @@ async fn next_frame(
 ) -> Result<Option<Frame<Bytes>>, Response> {
     let frame = poll_fn(|cx| {
         // Whoever finds the body late polls the connection, and so this, once more.
-        if connection.deadlines.lock().body_is_late() {
+        if connection.progress.body_is_late() {
             return Poll::Ready(Err(()));
         }
         Pin::new(&mut *body).poll_frame(cx).map(Ok)

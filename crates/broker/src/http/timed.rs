@@ -6,15 +6,14 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
-use super::deadlines::{Deadlines, Overdue};
+use super::deadlines::{Deadlines, Overdue, Progress};
 use crate::transport::Transport;
 
-/// Tells the connection's deadlines what the peer does.
+/// Notes for the connection's deadlines what the peer does.
 pub(super) struct Timed<'a> {
     transport: &'a Transport,
     connection: &'a Connection,
@@ -34,9 +33,9 @@ impl<'a> Timed<'a> {
     fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let is_blocked = result.is_pending();
         if is_blocked {
-            self.connection.deadlines.lock().blocked();
+            self.connection.progress.blocked();
         } else if self.is_blocked {
-            self.connection.deadlines.lock().written();
+            self.connection.progress.written();
         }
         self.is_blocked = is_blocked;
         result
@@ -55,7 +54,7 @@ impl AsyncRead for Timed<'_> {
         is_awaited.store(result.is_pending(), Ordering::Relaxed);
         let result = ready!(result);
         if buffer.filled().len() > before {
-            self.connection.deadlines.lock().received();
+            self.connection.progress.received();
         }
         Poll::Ready(result)
     }
@@ -96,37 +95,45 @@ impl AsyncWrite for Timed<'_> {
 /// Wakes a connection for its next deadline. There is a timer from the first moment that something is waited for, and
 /// it is set again only when a deadline comes before it; one that goes off too early is set to what is next then. So
 /// a connection that is served request after request touches it every few seconds, and not with each of them.
-#[derive(Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(super) struct Alarm {
+    deadlines: Deadlines,
+    timer: Option<Pin<Box<Sleep>>>,
+}
 
 impl Alarm {
+    pub(super) fn new(deadlines: Deadlines) -> Self {
+        Self {
+            deadlines,
+            timer: None,
+        }
+    }
+
     /// To be polled last, when all that has come is known.
     pub(super) fn poll_overdue(
         &mut self,
         cx: &mut Context<'_>,
-        deadlines: &Mutex<Deadlines>,
+        progress: &Progress,
     ) -> Poll<Overdue> {
         loop {
-            let mut deadlines = deadlines.lock();
-            if !deadlines.is_waiting() {
+            if !progress.is_waiting() {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            if let Some(overdue) = deadlines.overdue(now) {
-                return Poll::Ready(overdue);
-            }
-            let Some((deadline, _)) = deadlines.next(now) else {
+            let Some((deadline, overdue)) = self.deadlines.next(progress, now) else {
                 return Poll::Pending;
             };
-            drop(deadlines);
-            match &mut self.0 {
+            if deadline <= now {
+                progress.overdue(overdue);
+                return Poll::Ready(overdue);
+            }
+            match &mut self.timer {
                 Some(timer) if !timer.is_elapsed() && timer.deadline() <= deadline => {
                     return Poll::Pending; // it knows this task's waker from the last time
                 }
                 Some(timer) => timer.as_mut().reset(deadline),
-                None => self.0 = Some(Box::pin(sleep_until(deadline))),
+                None => self.timer = Some(Box::pin(sleep_until(deadline))),
             }
-            if let Some(timer) = &mut self.0 {
+            if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
             }
         }
@@ -151,9 +158,7 @@ impl<'a> Departure<'a> {
 
     /// To be polled behind hyper, and no more once it is ready.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
-        if connection.is_awaited.load(Ordering::Relaxed)
-            || !connection.deadlines.lock().is_handling()
-        {
+        if connection.is_awaited.load(Ordering::Relaxed) || !connection.progress.is_handling() {
             return Poll::Pending;
         }
         let transport = self.transport;
@@ -174,62 +179,62 @@ mod tests {
     use crate::options::ListenOptions;
 
     /// Heads have 10 s, and kept connections 60 s.
-    fn deadlines() -> Mutex<Deadlines> {
+    fn alarm() -> Alarm {
         let mut options = ListenOptions::new(BindAddress::Inet {
             host: None,
             port: 0,
         });
         options.header_timeout = Duration::from_secs(10);
         options.keep_alive_timeout = Duration::from_secs(60);
-        Mutex::new(Deadlines::new(&options))
+        Alarm::new(Deadlines::new(&options))
     }
 
     /// What is overdue next, and how many seconds from now.
-    async fn next(alarm: &mut Alarm, deadlines: &Mutex<Deadlines>) -> (Overdue, u64) {
+    async fn next(alarm: &mut Alarm, progress: &Progress) -> (Overdue, u64) {
         let began = Instant::now();
-        let overdue = poll_fn(|cx| alarm.poll_overdue(cx, deadlines)).await;
+        let overdue = poll_fn(|cx| alarm.poll_overdue(cx, progress)).await;
         (overdue, (Instant::now() - began).as_secs())
     }
 
-    async fn nothing(alarm: &mut Alarm, deadlines: &Mutex<Deadlines>) {
-        let now = poll_fn(|cx| Poll::Ready(alarm.poll_overdue(cx, deadlines))).await;
+    async fn nothing(alarm: &mut Alarm, progress: &Progress) {
+        let now = poll_fn(|cx| Poll::Ready(alarm.poll_overdue(cx, progress))).await;
         assert!(now.is_pending());
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_goes_off_at_the_deadline() {
-        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
-        assert_eq!(next(&mut alarm, &deadlines).await, (Overdue::Idle, 10));
+        let (progress, mut alarm) = (Progress::new(), alarm());
+        assert_eq!(next(&mut alarm, &progress).await, (Overdue::Idle, 10));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_moves_back_is_kept_by_the_timer_that_was_set_before() {
-        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
-        nothing(&mut alarm, &deadlines).await;
+        let (progress, mut alarm) = (Progress::new(), alarm());
+        nothing(&mut alarm, &progress).await;
         tokio::time::advance(Duration::from_secs(4)).await;
-        deadlines.lock().head_ended();
-        nothing(&mut alarm, &deadlines).await;
-        deadlines.lock().answered();
-        assert_eq!(next(&mut alarm, &deadlines).await, (Overdue::Idle, 60));
+        progress.head_ended();
+        nothing(&mut alarm, &progress).await;
+        progress.answered();
+        assert_eq!(next(&mut alarm, &progress).await, (Overdue::Idle, 60));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_comes_earlier_is_not_slept_through() {
-        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
-        deadlines.lock().head_ended();
-        nothing(&mut alarm, &deadlines).await;
-        deadlines.lock().answered();
-        nothing(&mut alarm, &deadlines).await;
+        let (progress, mut alarm) = (Progress::new(), alarm());
+        progress.head_ended();
+        nothing(&mut alarm, &progress).await;
+        progress.answered();
+        nothing(&mut alarm, &progress).await;
         tokio::time::advance(Duration::from_secs(20)).await;
-        deadlines.lock().received();
-        assert_eq!(next(&mut alarm, &deadlines).await, (Overdue::Head, 10));
+        progress.received();
+        assert_eq!(next(&mut alarm, &progress).await, (Overdue::Head, 10));
     }
 
     #[tokio::test(start_paused = true)]
     async fn while_nothing_is_waited_for_there_is_no_timer() {
-        let (deadlines, mut alarm) = (deadlines(), Alarm::default());
-        deadlines.lock().head_ended();
-        nothing(&mut alarm, &deadlines).await;
-        assert!(alarm.0.is_none());
+        let (progress, mut alarm) = (Progress::new(), alarm());
+        progress.head_ended();
+        nothing(&mut alarm, &progress).await;
+        assert!(alarm.timer.is_none());
     }
 }
