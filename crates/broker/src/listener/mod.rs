@@ -1,11 +1,15 @@
 //! A listener: bound at once, accepting on one shard, dealing to all, drained at its stop.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 
 use crate::address::ListenAddress;
 use crate::broker::Core;
@@ -265,9 +269,24 @@ impl ListenerShared {
 }
 
 impl StopPhase {
-    /// Waits for the next phase.
+    /// Waits for the next phase, in one task. While there is none, to ask again takes a look at a number and no lock: a
+    /// connection asks twice for each request.
     pub(crate) async fn changed(phase: &mut watch::Receiver<Self>) -> Self {
-        if phase.changed().await.is_err() {
+        let known = phase.clone();
+        let is_there = {
+            // Without tokio's budget, at whose end it would not begin to wait.
+            let mut change = pin!(unconstrained(phase.changed()));
+            let mut is_waited_for = false;
+            poll_fn(|cx| {
+                if is_waited_for && matches!(known.has_changed(), Ok(false)) {
+                    return Poll::Pending;
+                }
+                is_waited_for = true;
+                change.as_mut().poll(cx)
+            })
+            .await
+        };
+        if is_there.is_err() {
             return Self::Cut; // the listener is gone altogether
         }
         *phase.borrow_and_update()
