@@ -5,7 +5,8 @@
 //! of its own, and tokio's watches that one. What a task waits for is watched the same way, with what it takes to wake it.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 
 use mio::event::{Event, Source};
@@ -95,7 +96,7 @@ impl Readiness {
 /// Everything that one shard watches.
 pub(crate) struct Sources {
     registry: Registry,
-    /// Held for one look, and never while a waker is called.
+    /// Held for one look. Tasks are woken meanwhile: a tokio task that is woken on its own thread is only queued.
     targets: Mutex<Targets>,
 }
 
@@ -113,20 +114,84 @@ struct Slot {
 }
 
 /// Who hears of a source.
-#[derive(Clone)]
 enum Target {
-    Task(Arc<Mutex<Waiting>>),
+    Task(Arc<Waiting>),
     /// The socket at this place of the shard.
     Socket(u32),
 }
 
-/// A source that tasks wait for.
+/// A source that a task waits for. The task and who tells it run on the shard's thread, one after the other: what they note
+/// is atomic for the compiler alone, and takes no lock.
 struct Waiting {
-    readiness: Readiness,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    /// Waits for the end alone.
-    looker: Option<Waker>,
+    readable: AtomicBool,
+    writable: AtomicBool,
+    ended: AtomicBool,
+    broken: AtomicBool,
+    /// What is waited for: to read, to write, the end alone.
+    reader: AtomicBool,
+    writer: AtomicBool,
+    looker: AtomicBool,
+    /// Of the task, from its first wait on.
+    waker: OnceLock<Waker>,
+}
+
+impl Waiting {
+    fn new(readiness: Readiness) -> Self {
+        Self {
+            readable: readiness.readable.into(),
+            writable: readiness.writable.into(),
+            ended: readiness.ended.into(),
+            broken: readiness.broken.into(),
+            reader: false.into(),
+            writer: false.into(),
+            looker: false.into(),
+            waker: OnceLock::new(),
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            readable: self.readable.load(Ordering::Relaxed),
+            writable: self.writable.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            broken: self.broken.load(Ordering::Relaxed),
+        }
+    }
+
+    fn note(&self, readiness: Readiness) {
+        self.readable.store(readiness.readable, Ordering::Relaxed);
+        self.writable.store(readiness.writable, Ordering::Relaxed);
+        self.ended.store(readiness.ended, Ordering::Relaxed);
+        self.broken.store(readiness.broken, Ordering::Relaxed);
+    }
+
+    /// Has the task woken once when there is what it waits for.
+    fn wait(&self, what: &AtomicBool, cx: &Context<'_>) {
+        let known = self.waker.get_or_init(|| cx.waker().clone());
+        debug_assert!(known.will_wake(cx.waker()), "a task keeps its waker");
+        what.store(true, Ordering::Relaxed);
+    }
+
+    fn tell(&self, news: Readiness) {
+        let mut readiness = self.readiness();
+        readiness.add(news);
+        self.note(readiness);
+        let is_waited_for = |what: &AtomicBool, is_there: bool| {
+            let is_it = is_there && what.load(Ordering::Relaxed);
+            if is_it {
+                what.store(false, Ordering::Relaxed);
+            }
+            is_it
+        };
+        let to_read = is_waited_for(&self.reader, news.readable);
+        let to_write = is_waited_for(&self.writer, news.writable);
+        let the_end = is_waited_for(&self.looker, news.ended || news.broken);
+        if (to_read || to_write || the_end)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 impl Sources {
@@ -139,12 +204,7 @@ impl Sources {
 
     /// Watches a source for a task of the shard.
     pub(crate) fn watch<S: Source>(self: &Arc<Self>, mut source: S) -> io::Result<Watched<S>> {
-        let waiting = Arc::new(Mutex::new(Waiting {
-            readiness: Readiness::NEW,
-            reader: None,
-            writer: None,
-            looker: None,
-        }));
+        let waiting = Arc::new(Waiting::new(Readiness::NEW));
         let mut targets = self.targets.lock();
         targets.last = targets.last.wrapping_add(1);
         let generation = targets.last;
@@ -167,36 +227,27 @@ impl Sources {
         })
     }
 
-    /// Tells who waits, or if it is a socket its place.
-    fn tell(&self, event: &Event) -> Option<(u32, Readiness)> {
-        let news = Readiness::told_by(event);
-        let Token(token) = event.token();
+    /// Wakes the tasks that there is news for, and puts down what there is of sockets.
+    fn tell<'a>(
+        &self,
+        events: impl IntoIterator<Item = &'a Event>,
+        news: &mut Vec<(u32, Readiness)>,
+    ) {
         let targets = self.targets.lock();
-        let slot = targets.slots.get(token & u32::MAX as usize)?;
-        if slot.generation as usize != token >> 32 {
-            return None;
-        }
-        let target = slot.target.clone();
-        drop(targets);
-        match target {
-            Target::Socket(key) => Some((key, news)),
-            Target::Task(waiting) => {
-                tell_task(&waiting, news);
-                None
+        for event in events {
+            let Token(token) = event.token();
+            let Some(slot) = targets.slots.get(token & u32::MAX as usize) else {
+                continue;
+            };
+            if slot.generation as usize != token >> 32 {
+                continue;
+            }
+            let readiness = Readiness::told_by(event);
+            match &slot.target {
+                Target::Socket(key) => news.push((*key, readiness)),
+                Target::Task(waiting) => waiting.tell(readiness),
             }
         }
-    }
-}
-
-fn tell_task(waiting: &Mutex<Waiting>, news: Readiness) {
-    let mut waiting = waiting.lock();
-    waiting.readiness.add(news);
-    let reader = waiting.reader.take_if(|_| news.readable);
-    let writer = waiting.writer.take_if(|_| news.writable);
-    let looker = waiting.looker.take_if(|_| news.ended || news.broken);
-    drop(waiting);
-    for waker in [reader, writer, looker].into_iter().flatten() {
-        waker.wake();
     }
 }
 
@@ -219,11 +270,11 @@ impl Drop for Watch {
     }
 }
 
-/// A source that tasks wait for. They wait in turn, for one thing of a kind at a time.
+/// A source that a task of the shard waits for, always the same one.
 pub(crate) struct Watched<S> {
     pub(crate) source: S,
     watch: Watch,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Waiting>,
 }
 
 impl<S> Watched<S> {
@@ -231,7 +282,7 @@ impl<S> Watched<S> {
     pub(crate) fn become_socket(self, key: u32) -> (S, Watch, Readiness) {
         let slot = self.watch.slot as usize;
         self.watch.sources.targets.lock().slots[slot].target = Target::Socket(key);
-        let readiness = self.waiting.lock().readiness;
+        let readiness = self.waiting.readiness();
         (self.source, self.watch, readiness)
     }
 
@@ -249,7 +300,16 @@ impl<S> Watched<S> {
         })
     }
 
-    /// The same for an accept.
+    /// Has the task wait until a read is worth a try.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waiting.readiness().readable {
+            return Poll::Ready(());
+        }
+        self.waiting.wait(&self.waiting.reader, cx);
+        Poll::Pending
+    }
+
+    /// The same as [`poll_read`](Self::poll_read) for an accept.
     pub(crate) fn poll_accept<T>(
         &self,
         cx: &mut Context<'_>,
@@ -269,11 +329,11 @@ impl<S> Watched<S> {
 
     /// Whether the other end says nothing more, or the stream is broken.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waiting = self.waiting.lock();
-        if waiting.readiness.ended || waiting.readiness.broken {
+        let Readiness { ended, broken, .. } = self.waiting.readiness();
+        if ended || broken {
             return Poll::Ready(());
         }
-        remember(&mut waiting.looker, cx);
+        self.waiting.wait(&self.waiting.looker, cx);
         Poll::Pending
     }
 
@@ -283,31 +343,21 @@ impl<S> Watched<S> {
         way: Way,
         mut attempt: impl FnMut(&S, &mut Readiness) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        // A peer that always has more must not keep the others of this thread waiting.
-        let turn = ready!(coop::poll_proceed(cx));
-        let mut waiting = self.waiting.lock();
-        let Waiting {
-            readiness,
-            reader,
-            writer,
-            ..
-        } = &mut *waiting;
-        if *way.of(readiness) {
-            match attempt(&self.source, readiness) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *way.of(readiness) = false;
-                }
-                result => {
-                    turn.made_progress();
-                    return Poll::Ready(result);
-                }
+        if *way.of(&mut self.waiting.readiness()) {
+            // A peer that always has more must not keep the others of this thread waiting.
+            let turn = ready!(coop::poll_proceed(cx));
+            let mut readiness = self.waiting.readiness();
+            let result = attempt(&self.source, &mut readiness);
+            let is_vain =
+                matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            *way.of(&mut readiness) &= !is_vain;
+            self.waiting.note(readiness);
+            if !is_vain {
+                turn.made_progress();
+                return Poll::Ready(result);
             }
         }
-        let waker = match way {
-            Way::In => reader,
-            Way::Out => writer,
-        };
-        remember(waker, cx);
+        self.waiting.wait(way.awaited(&self.waiting), cx);
         Poll::Pending
     }
 }
@@ -327,17 +377,18 @@ impl Way {
             Self::Out => &mut readiness.writable,
         }
     }
+
+    /// Whether it is waited for that they may.
+    fn awaited(self, waiting: &Waiting) -> &AtomicBool {
+        match self {
+            Self::In => &waiting.reader,
+            Self::Out => &waiting.writer,
+        }
+    }
 }
 
 /// Nothing would be heard of any socket again: better that somebody restarts us.
 fn fail(error: &io::Error) -> ! {
     tracing::error!(%error, "the system tells no more news");
     std::process::abort();
-}
-
-fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
-    match place {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *place = Some(cx.waker().clone()),
-    }
 }

@@ -253,6 +253,7 @@ impl AsyncRead for &Transport {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_readable(cx)); // hyper asks more often than there is anything
         READ_BUFFER.with_borrow_mut(|space| {
             let space = &mut space[..buffer.remaining().min(READ)];
             let length = ready!(

@@ -48,10 +48,8 @@ impl Reactor {
                 result => result.unwrap_or_else(|error| fail(&error)),
             }
             let mut fetched = 0;
-            for event in &self.events {
-                fetched += 1;
-                news.extend(self.sources.tell(event));
-            }
+            let counted = self.events.iter().inspect(|_| fetched += 1);
+            self.sources.tell(counted, news);
             if fetched < EVENTS {
                 guard.clear_ready();
             }

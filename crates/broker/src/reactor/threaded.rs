@@ -44,10 +44,13 @@ impl Reactor {
     /// `cx` is woken.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>, news: &mut Vec<(u32, Readiness)>) {
         let mut fetched = self.fetched.lock();
-        super::remember(&mut fetched.waker, cx);
+        match &mut fetched.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => fetched.waker = Some(cx.waker().clone()),
+        }
         let events = std::mem::take(&mut fetched.events);
         drop(fetched);
-        news.extend(events.iter().filter_map(|e| self.sources.tell(e)));
+        self.sources.tell(&events, news);
     }
 }
 
