@@ -16,7 +16,13 @@ pub(crate) struct Reactor {
     poll: AsyncFd<mio::Poll>,
     events: Events,
     sources: Arc<Sources>,
+    /// Since the last one that found tokio's reactor to have news.
+    vain_looks: u32,
 }
+
+/// tokio's reactor looks whether there is news when it has no task to run, or has run so many that quick ones take next to
+/// nothing for it. So many turns of a shard would be too long a time: it is not waited for longer than for these.
+pub(super) const MOST_VAIN_LOOKS: u32 = 8;
 
 impl Reactor {
     /// To be called in a tokio runtime, whose reactor tells of the news.
@@ -30,6 +36,7 @@ impl Reactor {
             sources: Sources::new(&poll)?,
             poll: AsyncFd::with_interest(poll, Interest::READABLE)?,
             events: Events::with_capacity(EVENTS),
+            vain_looks: 0,
         })
     }
 
@@ -40,19 +47,34 @@ impl Reactor {
     /// Wakes the tasks that there is news for, and puts down what there is of sockets. When there is more the task of
     /// `cx` is woken.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>, news: &mut Vec<(u32, Readiness)>) {
+        self.vain_looks += 1;
         while let Poll::Ready(guard) = self.poll.poll_read_ready_mut(cx) {
+            self.vain_looks = 0;
             let mut guard = guard.unwrap_or_else(|error| fail(&error));
-            let poll = guard.get_inner_mut();
-            match poll.poll(&mut self.events, Some(Duration::ZERO)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result.unwrap_or_else(|error| fail(&error)),
-            }
-            let mut fetched = 0;
-            let counted = self.events.iter().inspect(|_| fetched += 1);
-            self.sources.tell(counted, news);
-            if fetched < EVENTS {
+            if fetch(guard.get_inner_mut(), &mut self.events, &self.sources, news) < EVENTS {
                 guard.clear_ready();
             }
         }
+        if self.vain_looks == MOST_VAIN_LOOKS {
+            self.vain_looks = 0;
+            fetch(self.poll.get_mut(), &mut self.events, &self.sources, news);
+        }
     }
+}
+
+/// How many there were; as many as fit: there may be more.
+fn fetch(
+    poll: &mut mio::Poll,
+    events: &mut Events,
+    sources: &Sources,
+    news: &mut Vec<(u32, Readiness)>,
+) -> usize {
+    while let Err(error) = poll.poll(events, Some(Duration::ZERO)) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            fail(&error);
+        }
+    }
+    let mut count = 0;
+    sources.tell(events.iter().inspect(|_| count += 1), news);
+    count
 }

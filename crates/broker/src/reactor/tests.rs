@@ -164,6 +164,29 @@ async fn what_has_gone_is_told_nothing_nor_who_comes_after_it<R: Look>() {
     }
 }
 
+/// A shard that is woken again and again must hear of its sockets, however long tokio's reactor is not looked at.
+#[cfg(unix)]
+#[tokio::test]
+async fn news_comes_after_some_looks_whatever_tokio_does() {
+    let mut reactor = Reactor::new().expect("a descriptor");
+    let mut sockets = Vec::new();
+    for key in 0..3 {
+        let (stream, mut peer) = pair();
+        let watched = reactor.sources().watch(stream).expect("a slot");
+        peer.write_all(b"x").expect("sent");
+        sockets.push((watched.become_socket(key), peer));
+        let news = poll_fn(|cx| {
+            // Within one poll, and so without a look of tokio's.
+            let mut news = Vec::new();
+            for _ in 0..nested::MOST_VAIN_LOOKS {
+                reactor.look(cx, &mut news);
+            }
+            Poll::Ready(news)
+        });
+        assert!(readable(&news.await).contains(&key), "{key}");
+    }
+}
+
 #[test]
 fn a_short_read_has_taken_all_but_the_end() {
     let mut readiness = Readiness {

@@ -138,9 +138,9 @@ impl ShardHandle {
     }
 }
 
-/// How many tasks run before the reactor is looked at again. A turn is one task, and may read a buffer of each busy
-/// socket: at tokio's default of 61 a quiet socket beside a flood would wait for some milliseconds.
-const TASKS_PER_POLL: u32 = 8;
+/// How many tasks run before tokio's reactor is looked at again, which takes a system call: connections that do HTTP are a
+/// task each, and a quick one. A turn is one as well; the shard's reactor sees to it that not too many go by without a look.
+const TASKS_PER_POLL: u32 = 32;
 
 /// Starts the I/O threads.
 pub(crate) fn start(count: usize, core: &Arc<Core>) -> Result<Vec<Arc<ShardHandle>>, StartError> {
