@@ -39,6 +39,9 @@ pub fn uncork() {
 
 /// Wakes the shard, or remembers to.
 pub(super) fn wake(shard: &Arc<ShardHandle>, waiting_calls: usize) {
+    if shard.is_woken() {
+        return;
+    }
     let later = waiting_calls < CALLS
         && CORK.with_borrow_mut(|cork| {
             if cork.corked && !cork.owed.iter().any(|other| Arc::ptr_eq(other, shard)) {

@@ -3,7 +3,7 @@
 //! Everything it does happens in *turns* (see `turn`): take the inbox, visit the sockets that are ready, write to
 //! those that have something waiting, hand the gathered events to the workers.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread;
@@ -17,7 +17,7 @@ use crate::id::RequestId;
 use crate::message::SmallFrame;
 use crate::reactor::Reactor;
 use crate::registry::SocketEntry;
-use crate::stats::ShardCounters;
+use crate::stats::{Counter, ShardCounters};
 
 mod alarm;
 #[cfg(feature = "bench")]
@@ -54,7 +54,7 @@ pub(crate) struct ShardHandle {
     woken: AtomicBool,
     /// The shard's task, from its first turn on.
     waker: OnceLock<Waker>,
-    requests: AtomicU64,
+    requests: Counter,
 }
 
 impl ShardHandle {
@@ -65,7 +65,7 @@ impl ShardHandle {
             inbox: Mutex::default(),
             woken: AtomicBool::new(false),
             waker: OnceLock::new(),
-            requests: AtomicU64::new(0),
+            requests: Counter::default(),
         })
     }
 
@@ -114,16 +114,22 @@ impl ShardHandle {
         std::mem::take(&mut *self.inbox.lock()).commands
     }
 
+    /// To be called on the shard's thread alone, which is where its connections are.
     pub(crate) fn next_request_id(&self) -> RequestId {
-        RequestId::in_shard(
-            self.index,
-            self.requests.fetch_add(1, Ordering::Relaxed) + 1,
-        )
+        self.requests.add(1);
+        RequestId::in_shard(self.index, self.requests.get())
+    }
+
+    /// A wake-up is under way, which is enough for what the caller has put in: had a turn answered it and taken the inbox
+    /// before that, the inbox's lock would show it.
+    fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Relaxed)
     }
 
     fn wake(&self) {
         // Before the first turn there is nothing to wake: that turn takes the inbox anyway.
-        if !self.woken.swap(true, Ordering::AcqRel)
+        if !self.is_woken()
+            && !self.woken.swap(true, Ordering::AcqRel)
             && let Some(waker) = self.waker.get()
         {
             waker.wake_by_ref();
