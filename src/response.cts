@@ -12,6 +12,9 @@ const STATUS_TEXT = { 500: 'Internal Server Error\n', 503: 'Service Unavailable\
 
 const TEXT_PLAIN = 'content-type\ntext/plain; charset=utf-8\n';
 
+/** The same headers and no others, for a call that knows them. */
+const PLAIN_TEXT = 0;
+
 const ACCEPTANCE = ['token', 'channels', 'route', 'protocol', 'headers'];
 
 /**
@@ -21,12 +24,12 @@ const ACCEPTANCE = ['token', 'channels', 'route', 'protocol', 'headers'];
  */
 export function respond(requestId: number, value: unknown): void {
   const { status, headers, body } = packResponse(value ?? {}, 'response');
-  native.respond(requestId, status, headers, body);
+  native.respond(requestId, status, headers === TEXT_PLAIN ? PLAIN_TEXT : headers, body);
 }
 
 /** Answers a request with a status alone. */
 export function respondWithStatus(requestId: number, status: keyof typeof STATUS_TEXT): void {
-  native.respond(requestId, status, TEXT_PLAIN, STATUS_TEXT[status]);
+  native.respond(requestId, status, PLAIN_TEXT, STATUS_TEXT[status]);
 }
 
 /**
@@ -102,9 +105,14 @@ function packResponse(value: unknown, name: string): PackedResponse {
   const { packed, hasContentType } = packHeaders(headers, `${name}.headers`);
   return {
     status: status as number,
-    headers: typeof body === 'string' && !hasContentType ? packed + TEXT_PLAIN : packed,
+    headers: typeof body === 'string' && !hasContentType ? withTextPlain(packed) : packed,
     body: body === null ? '' : checkData(body, `${name}.body`),
   };
+}
+
+/** Not `packed + TEXT_PLAIN` for both: V8 would make another string of that, which has to be compared by characters. */
+function withTextPlain(packed: string): string {
+  return packed === '' ? TEXT_PLAIN : packed + TEXT_PLAIN;
 }
 
 /** Clients stop far below: Node's at 2,000 lines, most proxies at some hundred. */

@@ -5,11 +5,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use neon::prelude::*;
-use wsbroker_engine::{
-    Acceptance, ChannelLimit, Cidr, NativeRoute, Response, SocketId, UpgradeDecision,
-};
+use wsbroker_engine::{Acceptance, ChannelLimit, Cidr, NativeRoute, SocketId, UpgradeDecision};
 
-use crate::convert::Body;
 use crate::{broker, convert};
 
 pub(crate) fn broadcast(mut cx: FunctionContext) -> JsResult<JsNumber> {
@@ -160,29 +157,6 @@ pub(crate) fn buffered_amount(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let bytes =
         convert::socket_id(&mut cx, 0)?.map_or(0, |socket| broker().buffered_amount(socket));
     count(&mut cx, bytes)
-}
-
-/// `(requestId, status, packed headers, body)`
-pub(crate) fn respond(mut cx: FunctionContext) -> JsResult<JsBoolean> {
-    let request = convert::request_id(&mut cx, 0)?;
-    let status = convert::number(&mut cx, 1)? as u16;
-    let headers = convert::packed_headers(&mut cx, 2)?;
-    let answered = convert::with_body(&mut cx, 3, |body| {
-        request.is_some_and(|request| match body {
-            Body::Short(body) if headers.len() <= convert::SHORT => {
-                broker().respond_copied(request, status, &headers, body)
-            }
-            body => {
-                let response = Response {
-                    status,
-                    headers: Response::unpack_headers(&headers.into()),
-                    body: body.into_bytes(),
-                };
-                broker().respond(request, response)
-            }
-        })
-    })?;
-    Ok(cx.boolean(answered))
 }
 
 /// `(requestId, token?, channels, protocol?, packed headers, kind of route, its channel)`

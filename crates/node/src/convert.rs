@@ -3,6 +3,7 @@
 //! The TypeScript of the package has checked every argument before it comes here. What cannot be converted all the
 //! same is answered like an unknown socket or channel: by `None`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -178,6 +179,17 @@ pub(crate) enum Body<'a> {
     Long(Bytes),
 }
 
+impl<'a> From<Data<'a>> for Body<'a> {
+    fn from(data: Data<'a>) -> Self {
+        match data {
+            Data::Text(text) => Self::Short(text),
+            Data::LongText(text) => Self::Long(memory::share(text).slice(HEADER_ROOM..)),
+            Data::Bytes(bytes) if bytes.len() <= SHORT => Self::Short(bytes),
+            Data::Bytes(bytes) => Self::Long(Bytes::copy_from_slice(bytes)),
+        }
+    }
+}
+
 impl Body<'_> {
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
@@ -194,14 +206,7 @@ pub(crate) fn with_body<R>(
     use_body: impl FnOnce(Body<'_>) -> R,
 ) -> NeonResult<R> {
     let value = cx.argument::<JsValue>(index)?;
-    with_data(cx, value, |data| {
-        use_body(match data {
-            Data::Text(text) => Body::Short(text),
-            Data::LongText(text) => Body::Long(memory::share(text).slice(HEADER_ROOM..)),
-            Data::Bytes(bytes) if bytes.len() <= SHORT => Body::Short(bytes),
-            Data::Bytes(bytes) => Body::Long(Bytes::copy_from_slice(bytes)),
-        })
-    })
+    with_data(cx, value, |data| use_body(data.into()))
 }
 
 pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<(Bytes, Bytes)>> {
@@ -211,21 +216,18 @@ pub(crate) fn headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<
 
 /// One string `name\nvalue\n…`, which costs one crossing for all headers. Header values are latin1 in JavaScript, one
 /// character for one byte on the wire.
-pub(crate) fn packed_headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<u8>> {
+fn packed_headers(cx: &mut FunctionContext, index: usize) -> NeonResult<Vec<u8>> {
     let packed = cx.argument::<JsValue>(index)?;
-    with_data(cx, packed, |packed| {
-        str::from_utf8(packed.as_bytes())
-            .map(latin1)
-            .unwrap_or_default()
-    })
+    with_data(cx, packed, |packed| latin1(packed.as_bytes()).into_owned())
 }
 
-fn latin1(text: &str) -> Vec<u8> {
+/// What V8 gives as UTF-8.
+pub(crate) fn latin1(text: &[u8]) -> Cow<'_, [u8]> {
     if text.is_ascii() {
-        text.as_bytes().to_vec()
-    } else {
-        text.chars().map(|character| character as u8).collect()
+        return Cow::Borrowed(text);
     }
+    let text = str::from_utf8(text).unwrap_or_default();
+    text.chars().map(|character| character as u8).collect()
 }
 
 pub(crate) fn buffer<'cx>(cx: &mut Cx<'cx>, bytes: &[u8]) -> JsResult<'cx, JsBuffer> {
@@ -248,7 +250,10 @@ mod tests {
 
     #[test]
     fn a_latin1_character_is_one_byte_on_the_wire() {
-        assert_eq!(latin1("x-name\nJos\u{e9}\n"), b"x-name\nJos\xe9\n");
-        assert_eq!(latin1("x-name\nJose\n"), b"x-name\nJose\n");
+        assert_eq!(
+            *latin1("x-name\nJos\u{e9}\n".as_bytes()),
+            *b"x-name\nJos\xe9\n"
+        );
+        assert_eq!(*latin1(b"x-name\nJose\n"), *b"x-name\nJose\n");
     }
 }

@@ -1,13 +1,15 @@
-//! The calls that are made for each message, as plain callbacks of Node-API: what Neon puts around a function takes as
+//! The calls that are made for each message and each request, as plain callbacks of Node-API: what Neon puts around a function takes as
 //! long as the call itself.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
-use wsbroker_engine::{OutboundMessage, SocketId};
+use wsbroker_engine::{OutboundMessage, RequestId, Response, SocketId};
 
+use crate::convert::Body;
 use crate::value::RawValue;
 use crate::{broker, convert};
 
@@ -59,6 +61,49 @@ impl Direct<3> for SendToChannel {
     }
 }
 
+/// `(requestId, status, packed headers, body) → boolean`. A number stands for the headers of a plain text, which most
+/// answers have and no others.
+struct Respond;
+
+impl Direct<4> for Respond {
+    const NAME: &'static str = "respond";
+
+    fn call([request, status, headers, body]: [RawValue<'_>; 4]) -> Answer {
+        let request = request.number().map(|id| id as u64);
+        let Some(request) = request.and_then(RequestId::new) else {
+            return Answer::Boolean(false);
+        };
+        let status = status.number().unwrap_or_default() as u16;
+        let answered = body.with_data(|body| {
+            let body = body.into();
+            if headers.number().is_some() {
+                let headers = Response::PACKED_TEXT_PLAIN.into();
+                return Some(respond(request, status, headers, body));
+            }
+            headers.with_data(|headers| {
+                respond(request, status, convert::latin1(headers.as_bytes()), body)
+            })
+        });
+        Answer::Boolean(answered.flatten() == Some(true))
+    }
+}
+
+fn respond(request: RequestId, status: u16, headers: Cow<'_, [u8]>, body: Body<'_>) -> bool {
+    match body {
+        Body::Short(body) if headers.len() <= convert::SHORT => {
+            broker().respond_copied(request, status, &headers, body)
+        }
+        body => {
+            let response = Response {
+                status,
+                headers: Response::unpack_headers(&headers.into_owned().into()),
+                body: body.into_bytes(),
+            };
+            broker().respond(request, response)
+        }
+    }
+}
+
 /// `as` saturates and turns NaN into 0, which is no id.
 fn id(value: RawValue<'_>) -> Option<SocketId> {
     SocketId::new(value.number()? as u64)
@@ -66,7 +111,8 @@ fn id(value: RawValue<'_>) -> Option<SocketId> {
 
 pub(crate) fn export(cx: &mut ModuleContext) -> NeonResult<()> {
     export_one::<Send, 2>(cx)?;
-    export_one::<SendToChannel, 3>(cx)
+    export_one::<SendToChannel, 3>(cx)?;
+    export_one::<Respond, 4>(cx)
 }
 
 fn export_one<C: Direct<N>, const N: usize>(cx: &mut ModuleContext) -> NeonResult<()> {

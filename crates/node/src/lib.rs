@@ -98,7 +98,6 @@ fn main(mut cx: ModuleContext) -> NeonResult<()> {
     cx.export_function("ban", calls::ban)?;
     cx.export_function("unban", calls::unban)?;
     cx.export_function("bans", calls::bans)?;
-    cx.export_function("respond", calls::respond)?;
     cx.export_function("accept", calls::accept)?;
     cx.export_function("refuse", calls::refuse)?;
 

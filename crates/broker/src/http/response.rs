@@ -18,9 +18,6 @@ pub(crate) type HttpResponse = http::Response<Full<Bytes>>;
 /// What a text is called that its handler has given no other name.
 const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 
-/// The same as it comes from JavaScript.
-const PACKED_TEXT_PLAIN: &[u8] = b"content-type\ntext/plain; charset=utf-8\n";
-
 /// An answer to an HTTP request.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
@@ -86,6 +83,10 @@ pub struct Acceptance {
 }
 
 impl Response {
+    /// The headers of a plain text, packed.
+    #[doc(hidden)]
+    pub const PACKED_TEXT_PLAIN: &'static [u8] = b"content-type\ntext/plain; charset=utf-8\n";
+
     /// A short text answer.
     pub(crate) fn plain(status: StatusCode, text: &'static str) -> Self {
         let content_type = (
@@ -152,7 +153,7 @@ impl PackedResponse {
         let packed = &self.bytes[..self.headers];
         // It comes last, and as a constant it needs no share of the memory.
         let before = packed
-            .strip_suffix(PACKED_TEXT_PLAIN)
+            .strip_suffix(Response::PACKED_TEXT_PLAIN)
             .filter(|before| before.is_empty() || before.ends_with(b"\n"));
         for (name, value) in unpacked(before.unwrap_or(packed)) {
             add_sent(map, method, name, self.bytes.slice_ref(value))?;
