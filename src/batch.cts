@@ -42,6 +42,9 @@ const HEAD_BYTES = 28;
  */
 export const DECODED_TOGETHER = 512;
 
+/** The headers of a request up to so many bytes: more than most browsers send, cookies included. Who keeps one keeps all. */
+const HEADERS_DECODED_TOGETHER = 2048;
+
 const NO_TOKEN = 0xffff_ffff;
 const HIGH_HALF = 2 ** 32;
 
@@ -210,6 +213,9 @@ export class Batch {
 /** Words of a request block before the lengths of its headers. */
 const BLOCK_WORDS = 7;
 
+/** Names that need not be decoded. */
+const METHODS = ['GET', 'POST', 'PUT', 'HEAD', 'DELETE', 'PATCH', 'OPTIONS'];
+
 /**
  * A packed request.
  *
@@ -236,6 +242,7 @@ export class RequestBlock {
   }
 
   get method(): string {
+    for (const method of METHODS) if (this.#isAtStart(method)) return method;
     return this.#latin1(this.#start, this.#word(0));
   }
 
@@ -250,12 +257,19 @@ export class RequestBlock {
   /** Calls back with each header as it came: the name in lower case, the value as latin1, which is what Node does. */
   forEachHeader(callback: (name: string, value: string) => void): void {
     const count = this.#word(3);
-    let at = this.#headersStart();
+    const start = this.#headersStart();
+    const length = this.#word(4);
+    // As texts are: pieces of one string take half the time that a call for each takes.
+    const all = length <= HEADERS_DECODED_TOGETHER ? this.#latin1(start, length) : undefined;
+    let at = 0;
+    const next = (bytes: number): string => {
+      const from = at;
+      at += bytes;
+      return all === undefined ? this.#latin1(start + from, bytes) : all.substring(from, at);
+    };
     for (let index = 0; index < count; index += 1) {
-      const nameLength = this.#word(BLOCK_WORDS + 2 * index);
-      const valueLength = this.#word(BLOCK_WORDS + 2 * index + 1);
-      callback(this.#latin1(at, nameLength), this.#latin1(at + nameLength, valueLength));
-      at += nameLength + valueLength;
+      const name = next(this.#word(BLOCK_WORDS + 2 * index));
+      callback(name, next(this.#word(BLOCK_WORDS + 2 * index + 1)));
     }
   }
 
@@ -267,6 +281,14 @@ export class RequestBlock {
   /** An empty string: there is none. */
   get protocol(): string {
     return this.#latin1(this.#headersStart() + this.#word(4) + this.#word(5), this.#word(6));
+  }
+
+  #isAtStart(method: string): boolean {
+    if (method.length !== this.#word(0)) return false;
+    for (let at = 0; at < method.length; at += 1) {
+      if (this.#bytes[this.#start + at] !== method.charCodeAt(at)) return false;
+    }
+    return true;
   }
 
   #headersStart(): number {

@@ -55,6 +55,28 @@ test('the parts of the URL', async (t) => {
   assert.deepEqual((await parts('//double//slash')).path, '//double//slash');
 });
 
+test('a method is what was sent, also if it looks like a known one', async (t) => {
+  const server = serve(t, { handleHttpRequest: ({ method }) => ({ body: method }) });
+  for (const method of ['GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'GOT', 'GETS', 'POSH', 'G', 'get']) {
+    const socket = net.connect(server.address);
+    t.after(() => socket.destroy());
+    socket.write(`${method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`);
+    const answer = await within(text(socket), 'an answer');
+    assert.equal(answer.slice(answer.indexOf('\r\n\r\n') + 4), method);
+  }
+});
+
+test('headers are whole however long all of them are', async (t) => {
+  const saw = new Inbox();
+  const server = serve(t, { handleHttpRequest: ({ headers }) => saw.push(headers) });
+  for (const length of [10, 500, 1_000, 1_900, 2_048, 4_000, 20_000]) {
+    const sent = { 'x-first': 'é'.repeat(20), 'x-long': 'x'.repeat(length), 'x-empty': '', 'x-last': 'end'.repeat(9) };
+    await request(server, '/', { headers: sent });
+    const headers = await saw.next();
+    for (const [name, value] of Object.entries(sent)) assert.equal(headers[name], value, `${name} of ${length}`);
+  }
+});
+
 test('headers are read by any case and look like a plain object', async (t) => {
   const { headers } = await seen(t, '/', { headers: { 'X-Custom': 'yes', Host: 'example.org', 'x-empty': '' } });
   assert.equal(headers['x-custom'], 'yes');
