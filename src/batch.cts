@@ -42,7 +42,10 @@ const HEAD_BYTES = 28;
  */
 export const DECODED_TOGETHER = 512;
 
-/** The headers of a request up to so many bytes: more than most browsers send, cookies included. Who keeps one keeps all. */
+/**
+ * The same for the headers of a request, which few keep when it has been answered: more than most browsers send, cookies
+ * included. What is kept of an upgrade is kept for each socket.
+ */
 const HEADERS_DECODED_TOGETHER = 2048;
 
 const NO_TOKEN = 0xffff_ffff;
@@ -195,7 +198,8 @@ export class Batch {
 
   /** The request of an open, a request or an upgrade. */
   get requestBlock(): RequestBlock {
-    return new RequestBlock(this.#bytes, this.#words, this.#payloadStart());
+    const decodedTogether = this.kind === REQUEST ? HEADERS_DECODED_TOGETHER : DECODED_TOGETHER;
+    return new RequestBlock(this.#bytes, this.#words, this.#payloadStart(), decodedTogether);
   }
 
   // No private getter: V8 calls its runtime for one.
@@ -233,8 +237,11 @@ export class RequestBlock {
   readonly #first: number;
   /** Byte offset of the method. */
   readonly #start: number;
+  /** All headers up to so many bytes. */
+  readonly #decodedTogether: number;
 
-  constructor(bytes: Decoder, words: Uint32Array, start: number) {
+  constructor(bytes: Decoder, words: Uint32Array, start: number, decodedTogether: number) {
+    this.#decodedTogether = decodedTogether;
     this.#bytes = bytes;
     this.#words = words;
     this.#first = start >>> 2;
@@ -260,7 +267,7 @@ export class RequestBlock {
     const start = this.#headersStart();
     const length = this.#word(4);
     // As texts are: pieces of one string take half the time that a call for each takes.
-    const all = length <= HEADERS_DECODED_TOGETHER ? this.#latin1(start, length) : undefined;
+    const all = length <= this.#decodedTogether ? this.#latin1(start, length) : undefined;
     let at = 0;
     const next = (bytes: number): string => {
       const from = at;

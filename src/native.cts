@@ -157,8 +157,8 @@ export interface Native {
   unban(network: string): boolean;
   bans(): Ban[];
 
-  /** `headers` in all three: `name\nvalue\n` for each, in latin1. Here a number stands for those of a plain text alone. */
-  respond(requestId: number, status: number, headers: string | number, body: NativeData): boolean;
+  /** `headers` in all three: `name\nvalue\n` for each, in latin1. Here 0 stands for those of a plain text alone. */
+  respond(requestId: number, status: number, headers: string | 0, body: NativeData): boolean;
   accept(
     requestId: number,
     token: NativeData | undefined,

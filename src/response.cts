@@ -12,8 +12,8 @@ const STATUS_TEXT = { 500: 'Internal Server Error\n', 503: 'Service Unavailable\
 
 const TEXT_PLAIN = 'content-type\ntext/plain; charset=utf-8\n';
 
-/** The same headers and no others, for a call that knows them. */
-const PLAIN_TEXT = 0;
+/** For a call that knows them: these headers and no others. */
+const TEXT_PLAIN_ALONE = 0;
 
 const ACCEPTANCE = ['token', 'channels', 'route', 'protocol', 'headers'];
 
@@ -24,12 +24,12 @@ const ACCEPTANCE = ['token', 'channels', 'route', 'protocol', 'headers'];
  */
 export function respond(requestId: number, value: unknown): void {
   const { status, headers, body } = packResponse(value ?? {}, 'response');
-  native.respond(requestId, status, headers === TEXT_PLAIN ? PLAIN_TEXT : headers, body);
+  native.respond(requestId, status, headers === TEXT_PLAIN ? TEXT_PLAIN_ALONE : headers, body);
 }
 
 /** Answers a request with a status alone. */
 export function respondWithStatus(requestId: number, status: keyof typeof STATUS_TEXT): void {
-  native.respond(requestId, status, PLAIN_TEXT, STATUS_TEXT[status]);
+  native.respond(requestId, status, TEXT_PLAIN_ALONE, STATUS_TEXT[status]);
 }
 
 /**
@@ -110,7 +110,7 @@ function packResponse(value: unknown, name: string): PackedResponse {
   };
 }
 
-/** Not `packed + TEXT_PLAIN` for both: V8 would make another string of that, which has to be compared by characters. */
+/** Not `packed + TEXT_PLAIN` for both: what V8 makes of that is compared with `TEXT_PLAIN` by its characters. */
 function withTextPlain(packed: string): string {
   return packed === '' ? TEXT_PLAIN : packed + TEXT_PLAIN;
 }

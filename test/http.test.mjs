@@ -419,7 +419,9 @@ test('requests on one connection are answered in their order, whichever is ready
 test('fetch of a page that is larger than a socket buffer', async (t) => {
   const page = 'é'.repeat(3_000_000);
   const server = serve(t, { handleHttpRequest: () => ({ body: page }) });
-  assert.equal(await (await fetch(httpUrl(server))).text(), page);
+  const response = await fetch(httpUrl(server));
+  assert.equal(response.headers.get('content-type'), 'text/plain; charset=utf-8');
+  assert.equal(await response.text(), page);
 });
 
 test('limits of one server are not those of another', async (t) => {

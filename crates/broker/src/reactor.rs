@@ -120,8 +120,8 @@ enum Target {
     Socket(u32),
 }
 
-/// A source that a task waits for. The task and who tells it run on the shard's thread, one after the other: what they note
-/// is atomic for the compiler alone, and takes no lock.
+/// A source that a task waits for. The task and who tells it run on the shard's thread, one after the other: this takes no
+/// lock, and is atomic for the compiler alone.
 struct Waiting {
     readable: AtomicBool,
     writable: AtomicBool,

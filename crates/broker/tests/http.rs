@@ -17,7 +17,8 @@ fn web(context: &Context, event: &Seen) {
     };
     let said = format!("{} {} ", head.method, head.url);
     let said = [said.as_bytes(), &head.body].concat();
-    let answer = match head.url.as_str() {
+    let path = head.url.strip_suffix(PACKED);
+    let answer = match path.unwrap_or(&head.url) {
         "/hold" => return,
         "/length" => response(200, &[("content-length", "1234")], b""),
         "/bad-status" => response(99, &[], b"x"),
@@ -25,10 +26,28 @@ fn web(context: &Context, event: &Seen) {
         "/bad-name" => response(200, &[("x bad", "a")], b"x"),
         "/204" => response(204, &[("content-length", "5")], b"five!"),
         "/304" => response(304, &[("etag", "\"a\"")], b"five!"),
+        "/text" => response(200, &[("content-type", "text/plain; charset=utf-8")], b"x"),
         _ => response(200, &[("x-twice", "1"), ("x-twice", "2")], &said),
     };
-    assert!(context.broker.respond(*id, answer));
+    if path.is_none() {
+        assert!(context.broker.respond(*id, answer));
+        return;
+    }
+    let lines = answer
+        .headers
+        .iter()
+        .flat_map(|(name, value)| [name, value]);
+    let packed: Vec<u8> = lines.flat_map(|line| [line, &b"\n"[..]].concat()).collect();
+    let status = answer.status;
+    assert!(
+        context
+            .broker
+            .respond_copied(*id, status, &packed, &answer.body)
+    );
 }
+
+/// Such a path is answered in one piece, as JavaScript's short answers are.
+const PACKED: &str = "?packed";
 
 fn serve(options: ListenOptions) -> Server {
     Server::start(options, HTTP, web)
@@ -102,6 +121,83 @@ fn a_worker_is_given_the_request_as_it_came() {
     assert_eq!(head.all("x-many"), ["1", "2"]);
     assert_eq!(head.body, b"xyz");
     drop(events);
+    server.finish();
+}
+
+#[test]
+fn an_answer_in_one_piece_is_sent_like_any_other() {
+    let server = serve(options());
+    let mut client = server.connect();
+    let mut ask = |method: &str, path: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        client.send(head);
+        let is_bodiless = method == "HEAD" || path.starts_with("/204") || path.starts_with("/304");
+        let mut answer = if is_bodiless {
+            client.head()
+        } else {
+            client.answer()
+        };
+        answer.headers.retain(|(name, _)| name != "date");
+        (answer.status, answer.headers, answer.body)
+    };
+    for path in [
+        "/length",
+        "/bad-status",
+        "/bad-name",
+        "/204",
+        "/304",
+        "/text",
+    ] {
+        for method in ["GET", "HEAD"] {
+            let whole = ask(method, path);
+            let packed = ask(method, &format!("{path}{PACKED}"));
+            assert_eq!(whole, packed, "{method} {path}");
+        }
+    }
+    server.finish();
+}
+
+#[test]
+fn an_answer_has_its_own_headers_and_none_of_the_request() {
+    let server = serve(options());
+    let mut client = server.connect();
+    let many: String = (0..80).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    for headers in ["Cookie: a=1\r\nX-Secret: 1\r\nX-Secret: 2\r\n", &many, ""] {
+        for path in ["/", "/?packed"] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
+            let answer = client.request(&head);
+            let mut names: Vec<_> = answer.headers.iter().map(|h| h.0.as_str()).collect();
+            names.sort_unstable();
+            assert_eq!(names, ["content-length", "date", "x-twice", "x-twice"]);
+        }
+    }
+    server.finish();
+}
+
+/// Short ones take another way than long ones, and all of one turn stand behind each other.
+#[test]
+fn requests_of_all_sizes_are_told_apart() {
+    let server = serve(options());
+    let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    let lengths = [0, 1, 100, 3_900, 3_999, 4_000, 4_050, 4_096, 4_097, 20_000];
+    let body = |client: usize, n: usize| {
+        let letter = char::from(b'a' + ((client * 7 + n) % 26) as u8);
+        letter
+            .to_string()
+            .repeat(lengths[(client + n) % lengths.len()])
+    };
+    for (client, connection) in clients.iter_mut().enumerate() {
+        let all: String = (0..lengths.len())
+            .map(|n| post(&format!("/{n}"), &body(client, n)))
+            .collect();
+        connection.send(all);
+    }
+    for (client, connection) in clients.iter_mut().enumerate() {
+        for n in 0..lengths.len() {
+            let expected = format!("POST /{n} {}", body(client, n));
+            assert_eq!(connection.answer().text(), expected);
+        }
+    }
     server.finish();
 }
 

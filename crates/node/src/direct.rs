@@ -1,5 +1,5 @@
-//! The calls that are made for each message and each request, as plain callbacks of Node-API: what Neon puts around a function takes as
-//! long as the call itself.
+//! The calls that are made for each message and each request, as plain callbacks of Node-API: what Neon puts around a
+//! function takes as long as the call itself.
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -278,7 +278,7 @@ impl Drop for Batch {
 mod tests {
     use http::HeaderMap;
 
-    use super::super::request_block::push_request_block;
+    use super::super::request_block::{Parts, Unpacked};
     use super::*;
 
     fn socket(id: u64) -> SocketId {
@@ -291,8 +291,14 @@ mod tests {
         headers.append("host", "example".parse().expect("a value"));
         headers.append("x-twice", "1".parse().expect("a value"));
         headers.append("x-twice", "2".parse().expect("a value"));
-        let mut block = Vec::new();
-        push_request_block(&mut block, "POST", "/a?b=c", "::1", &headers, b"body");
+        let block = Unpacked::new(Parts {
+            method: "POST",
+            url: "/a?b=c",
+            remote_address: "::1",
+            headers: &headers,
+            body: b"body",
+        })
+        .pack();
         let token = Bytes::from_static(b"tok");
         let mut batch = Batch::default();
         let of = |id, token| Origin::socket(socket(id), token, 1 << 31);

@@ -82,46 +82,86 @@ impl<'a> RequestBlock<'a> {
     }
 }
 
-/// Appends the packed content of a request. Header names and values come as hyper read them.
-pub(crate) fn push_request_block(
-    block: &mut Vec<u8>,
-    method: &str,
-    url: &str,
-    remote_address: &str,
-    headers: &HeaderMap,
-    body: &[u8],
-) {
-    let header_bytes: usize = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    let words = WORDS + 2 * headers.len();
-    let size =
-        4 * words + method.len() + url.len() + remote_address.len() + header_bytes + body.len();
-    block.reserve(size);
-    for length in [
-        method.len(),
-        url.len(),
-        remote_address.len(),
-        headers.len(),
-        header_bytes,
-        body.len(),
-        0,
-    ] {
-        push_word(block, length as u32);
+/// What a request is packed from. Header names and values are as hyper read them.
+pub(crate) struct Parts<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) url: &'a str,
+    pub(crate) remote_address: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+}
+
+/// A request that is about to be packed.
+pub(crate) struct Unpacked<'a> {
+    parts: Parts<'a>,
+    header_bytes: usize,
+}
+
+impl<'a> Unpacked<'a> {
+    pub(crate) fn new(parts: Parts<'a>) -> Self {
+        let lengths = parts
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len());
+        Self {
+            header_bytes: lengths.sum(),
+            parts,
+        }
     }
-    for (name, value) in headers {
-        push_word(block, name.as_str().len() as u32);
-        push_word(block, value.len() as u32);
+
+    /// How long the block will be.
+    pub(crate) fn len(&self) -> usize {
+        let Parts {
+            method,
+            url,
+            remote_address,
+            headers,
+            body,
+        } = &self.parts;
+        let words = WORDS + 2 * headers.len();
+        4 * words + method.len() + url.len() + remote_address.len() + self.header_bytes + body.len()
     }
-    block.extend_from_slice(method.as_bytes());
-    block.extend_from_slice(url.as_bytes());
-    block.extend_from_slice(remote_address.as_bytes());
-    for (name, value) in headers {
-        block.extend_from_slice(name.as_str().as_bytes());
-        block.extend_from_slice(value.as_bytes());
+
+    pub(crate) fn pack(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        self.pack_to(&mut block);
+        block
     }
-    block.extend_from_slice(body);
+
+    /// Appends the block.
+    pub(crate) fn pack_to(&self, block: &mut Vec<u8>) {
+        let Parts {
+            method,
+            url,
+            remote_address,
+            headers,
+            body,
+        } = self.parts;
+        block.reserve(self.len());
+        for length in [
+            method.len(),
+            url.len(),
+            remote_address.len(),
+            headers.len(),
+            self.header_bytes,
+            body.len(),
+            0,
+        ] {
+            push_word(block, length as u32);
+        }
+        for (name, value) in headers {
+            push_word(block, name.as_str().len() as u32);
+            push_word(block, value.len() as u32);
+        }
+        block.extend_from_slice(method.as_bytes());
+        block.extend_from_slice(url.as_bytes());
+        block.extend_from_slice(remote_address.as_bytes());
+        for (name, value) in headers {
+            block.extend_from_slice(name.as_str().as_bytes());
+            block.extend_from_slice(value.as_bytes());
+        }
+        block.extend_from_slice(body);
+    }
 }
 
 /// Writes down the subprotocol, in the place of another.
@@ -145,8 +185,15 @@ mod tests {
     fn the_subprotocol_can_be_written_and_changed_and_nothing_else_is() {
         let mut headers = HeaderMap::new();
         headers.append("host", "example".parse().expect("a value"));
-        let mut plain = Vec::new();
-        push_request_block(&mut plain, "GET", "/", "::1", &headers, b"body");
+        let unpacked = Unpacked::new(Parts {
+            method: "GET",
+            url: "/",
+            remote_address: "::1",
+            headers: &headers,
+            body: b"body",
+        });
+        let plain = unpacked.pack();
+        assert_eq!(plain.len(), unpacked.len());
         let mut block = plain.clone();
         for protocol in [Some("chat"), None, Some("a longer one"), Some("v1"), None] {
             set_protocol(&mut block, protocol);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
@@ -36,12 +36,17 @@ impl AnswerSlot {
         self.waker.wake_by_ref();
     }
 
-    pub(super) fn take(&self) -> Option<Answer> {
+    /// Takes the answer, if there is one. The task of the waker is the one that polls.
+    pub(super) fn poll_take(&self, cx: &Context<'_>) -> Poll<Answer> {
+        debug_assert!(self.waker.will_wake(cx.waker()), "a task keeps its waker");
         if !self.is_there.load(Ordering::Acquire) {
-            return None;
+            return Poll::Pending;
         }
         self.is_there.store(false, Ordering::Relaxed);
-        self.answer.lock().take()
+        match self.answer.lock().take() {
+            Some(answer) => Poll::Ready(answer),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -54,7 +59,10 @@ impl Reply {
     }
 
     pub(crate) fn listener(&self) -> &ListenerShared {
-        let connection = self.0.as_ref().expect("only `send` takes it");
+        let connection = self
+            .0
+            .as_ref()
+            .expect("taken by `send` and `drop`, which end it");
         &connection.listener
     }
 
@@ -76,7 +84,10 @@ impl Drop for Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io::{Read, Write};
+    use std::task::Poll;
+    use std::time::Duration;
 
     use mio::net::TcpStream;
 
@@ -114,15 +125,20 @@ mod tests {
             shard.clone(),
             admission,
         ));
-        while !served.is_finished() {
-            std::future::poll_fn(|cx| {
-                reactor.look(cx, &mut Vec::new());
-                std::task::Poll::Ready(())
-            })
-            .await;
-            drop(shard.take_commands());
-            tokio::task::yield_now().await;
-        }
+        let ended = async {
+            while !served.is_finished() {
+                poll_fn(|cx| {
+                    reactor.look(cx, &mut Vec::new());
+                    Poll::Ready(())
+                })
+                .await;
+                drop(shard.take_commands());
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, ended).await.expect("an end");
+        served.await.expect("no panic");
         let mut answer = String::new();
         peer.read_to_string(&mut answer).expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");

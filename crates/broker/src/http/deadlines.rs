@@ -9,7 +9,7 @@
 //! Beside these, an answer of which the peer takes nothing has a time of its own.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,12 +19,14 @@ use crate::options::ListenOptions;
 /// For so long a body may come as slowly as it wants: TCP starts slowly, and a radio may have to wake up first.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
-/// What is being waited for on one connection, as those see it who serve it. All of them are its task, so that nothing of this
-/// needs a lock, nor an operation that is dear.
+/// What is being waited for on one connection, as those see it who serve it. All of them are its task, so that this takes no
+/// lock, and is atomic for the compiler alone.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// A [`Stage`], and above it how many there have been.
-    stage: AtomicU64,
+    /// A [`Stage`].
+    stage: AtomicU8,
+    /// How many there have been.
+    stages: AtomicU64,
     /// How much of the body has come, in bytes.
     body: AtomicU64,
     /// How often the peer has begun to take nothing of what is written, and has taken something again: odd while it
@@ -62,14 +64,23 @@ impl Stage {
         Self::Handler,
         Self::HandlerAhead,
     ];
-    const BITS: u32 = 8;
 }
+
+/// [`Progress`] keeps a stage as its place in the list.
+const _: () = {
+    let mut place = 0;
+    while place < Stage::ALL.len() {
+        assert!(Stage::ALL[place] as usize == place);
+        place += 1;
+    }
+};
 
 impl Progress {
     /// Of a connection that was accepted just now: the time of its first head is running.
     pub(super) fn new() -> Self {
         Self {
-            stage: AtomicU64::new(Stage::FirstHead as u64),
+            stage: AtomicU8::new(Stage::FirstHead as u8),
+            stages: AtomicU64::new(0),
             body: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
         }
@@ -155,22 +166,19 @@ impl Progress {
     }
 
     fn stage(&self) -> Stage {
-        let stage = self.stage.load(Ordering::Relaxed);
-        Stage::ALL[(stage & ((1 << Stage::BITS) - 1)) as usize]
+        Stage::ALL[usize::from(self.stage.load(Ordering::Relaxed))]
     }
 
     /// Another stage, which has a time of its own.
     fn enter(&self, stage: Stage) {
-        let count = (self.stage.load(Ordering::Relaxed) >> Stage::BITS) + 1;
-        self.stage
-            .store(count << Stage::BITS | stage as u64, Ordering::Relaxed);
+        let before = self.stages.load(Ordering::Relaxed);
+        self.stages.store(before + 1, Ordering::Relaxed);
+        self.go_on_as(stage);
     }
 
     /// More is known of the stage.
     fn go_on_as(&self, stage: Stage) {
-        let count = self.stage.load(Ordering::Relaxed) >> Stage::BITS;
-        self.stage
-            .store(count << Stage::BITS | stage as u64, Ordering::Relaxed);
+        self.stage.store(stage as u8, Ordering::Relaxed);
     }
 }
 
@@ -254,7 +262,7 @@ impl Deadlines {
             Stage::Body => (self.time_for_body(of), Overdue::Body),
             Stage::LateBody | Stage::Handler | Stage::HandlerAhead => return None,
         };
-        let which = of.stage.load(Ordering::Relaxed) >> Stage::BITS;
+        let which = of.stages.load(Ordering::Relaxed);
         Some((self.stage.of(which, now) + time, overdue))
     }
 
@@ -280,7 +288,7 @@ mod tests {
     use crate::address::BindAddress;
 
     /// The defaults, but with a time of its own for each thing.
-    fn deadlines() -> Both {
+    fn deadlines() -> Peer {
         let mut options = ListenOptions::new(BindAddress::Inet {
             host: None,
             port: 0,
@@ -290,18 +298,18 @@ mod tests {
         options.body_timeout = Duration::from_secs(30);
         options.write_timeout = Duration::from_secs(20);
         options.min_body_rate = NonZeroU32::new(100);
-        Both {
+        Peer {
             progress: Progress::new(),
             deadlines: Deadlines::new(&options),
         }
     }
 
-    struct Both {
+    struct Peer {
         progress: Progress,
         deadlines: Deadlines,
     }
 
-    impl Both {
+    impl Peer {
         fn next(&mut self, now: Instant) -> Option<(Instant, Overdue)> {
             self.deadlines.next(&self.progress, now)
         }
@@ -313,7 +321,7 @@ mod tests {
         }
     }
 
-    impl Deref for Both {
+    impl Deref for Peer {
         type Target = Progress;
 
         fn deref(&self) -> &Progress {
@@ -360,6 +368,21 @@ mod tests {
         kept.received();
         let begun = start + second(59);
         assert_eq!(kept.next(begun), Some((begun + second(10), Overdue::Head)));
+    }
+
+    #[test]
+    fn each_idleness_has_its_own_time() {
+        let start = Instant::now();
+        let mut kept = deadlines();
+        kept.head_ended();
+        kept.answered();
+        assert_eq!(kept.next(start), Some((start + second(60), Overdue::Idle)));
+        // A whole request between two looks.
+        kept.received();
+        kept.head_ended();
+        kept.answered();
+        let later = start + second(50);
+        assert_eq!(kept.next(later), Some((later + second(60), Overdue::Idle)));
     }
 
     #[test]

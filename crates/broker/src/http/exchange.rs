@@ -21,7 +21,7 @@ use super::connection::{Connection, Upgraded};
 use super::origin::OriginCheckup;
 use super::response::{HttpResponse, Response, ResponseError, closing};
 use super::upgrade;
-use crate::dispatch::request_block::{push_request_block, set_protocol};
+use crate::dispatch::request_block::{Parts, Unpacked, set_protocol};
 use crate::id::RequestId;
 use crate::limits::clients::Act;
 use crate::limits::entrance::count;
@@ -128,9 +128,12 @@ fn refuse(connection: &Connection, method: &Method, refusal: Response) -> HttpRe
     response
 }
 
-/// Bodies of up to so many bytes are written into the shard's inbox, as short answers are; larger ones would keep other
-/// threads waiting meanwhile.
+/// Requests that take up to so many bytes are packed in the shard's inbox, as short answers are; with larger ones other
+/// threads would have to wait for it.
 const SHORT: usize = 4096;
+
+/// A map of headers with room for more is not kept: one request of very many would stay in memory as long as its connection.
+const MOST_KEPT_HEADERS: usize = 64;
 
 /// Gives a whole request to a worker.
 fn give<'a>(
@@ -142,19 +145,22 @@ fn give<'a>(
     let waiting = Waiting::new(connection);
     let reply = Reply::new(connection);
     let (shard, id) = (&connection.shard, waiting.id);
-    let pack = |block: &mut Vec<u8>| pack(connection, asker, &head, body, block);
-    if body.len() <= SHORT {
-        shard.request_copied(id, reply, pack);
-    } else {
-        let mut block = Vec::new();
-        pack(&mut block);
-        shard.send(Command::Request { id, block, reply });
-    }
+    with_unpacked(connection, asker, &head, body, |request| {
+        if request.len() <= SHORT {
+            shard.request_copied(id, reply, &request);
+        } else {
+            let block = request.pack();
+            shard.send(Command::Request { id, block, reply });
+        }
+    });
     let request::Parts {
         method,
         mut headers,
         ..
     } = head;
+    if headers.capacity() > MOST_KEPT_HEADERS {
+        headers = HeaderMap::new();
+    }
     headers.clear();
     Given {
         waiting,
@@ -174,10 +180,8 @@ struct Given<'a> {
 impl Future for Given<'_> {
     type Output = HttpResponse;
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<HttpResponse> {
-        let Some(answer) = self.waiting.connection.answer.take() else {
-            return Poll::Pending; // whoever puts it there wakes the connection
-        };
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HttpResponse> {
+        let answer = ready!(self.waiting.connection.answer.poll_take(cx));
         self.waiting.answered();
         let headers = mem::take(&mut self.headers);
         Poll::Ready(answer.into_http(&self.method, headers))
@@ -284,8 +288,7 @@ async fn open_socket(
         return Err(refusal.with("retry-after", "1"));
     };
 
-    let mut block = Vec::new();
-    pack(connection, &asker, head, &[], &mut block);
+    let mut block = with_unpacked(connection, &asker, head, &[], |request| request.pack());
     let protocol = upgrade::choose_protocol(&listener.options.protocols, &head.headers);
     set_protocol(&mut block, protocol);
     let (reply, answer) = oneshot::channel();
@@ -338,14 +341,14 @@ fn switch_protocols(
     Ok(response)
 }
 
-/// Appends the request as workers get it.
-fn pack(
+/// Hands on what workers get of a request.
+fn with_unpacked<R>(
     connection: &Connection,
     asker: &Asker,
     head: &request::Parts,
     body: &[u8],
-    to: &mut Vec<u8>,
-) {
+    use_request: impl FnOnce(Unpacked<'_>) -> R,
+) -> R {
     let remote_address = if asker.address == connection.peer {
         Cow::Borrowed(&connection.remote_address)
     } else {
@@ -356,14 +359,13 @@ fn pack(
         Some(target) => target.as_str(),
         None => "*",
     };
-    push_request_block(
-        to,
-        head.method.as_str(),
+    use_request(Unpacked::new(Parts {
+        method: head.method.as_str(),
         url,
-        &remote_address,
-        &head.headers,
+        remote_address: &remote_address,
+        headers: &head.headers,
         body,
-    );
+    }))
 }
 
 /// Nobody can answer any more.

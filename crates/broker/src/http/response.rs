@@ -200,6 +200,7 @@ impl Answer {
 
     /// As hyper sends it, with its headers in `map`, which is empty; an answer that cannot be sent becomes a 500.
     pub(crate) fn into_http(self, method: &Method, map: HeaderMap) -> HttpResponse {
+        debug_assert!(map.is_empty(), "these would be sent");
         match self.try_into_http(method, map) {
             Ok(response) => response,
             Err(error) => {
@@ -283,7 +284,7 @@ fn parse_header(name: &[u8], value: Bytes) -> Result<(HeaderName, HeaderValue), 
 fn add(map: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), ResponseError> {
     match map.try_append(name, value) {
         Ok(_) => Ok(()),
-        Err(_) => Err(ResponseError::TooManyHeaders(map.len())),
+        Err(_) => Err(ResponseError::TooManyHeaders(map.len() + 1)),
     }
 }
 
@@ -356,6 +357,7 @@ mod tests {
             "content-length\n7\ntransfer-encoding\nchunked\n",
             "not a name\n1\n",
             "x-a\n\u{1}\n",
+            "x-latin1\nJos\u{e9}\n",
         ] {
             for method in [Method::GET, Method::HEAD] {
                 for status in [200, 204, 304, 600] {

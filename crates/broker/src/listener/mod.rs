@@ -269,11 +269,11 @@ impl ListenerShared {
 }
 
 impl StopPhase {
-    /// Waits for the next phase, in one task. While there is none, to ask again takes a look at a number and no lock: a
-    /// connection asks twice for each request.
+    /// Waits for the next phase, in one task: another that polls this is not woken. While there is none, to ask again takes a
+    /// look at a number and no lock: a connection asks twice for each request.
     pub(crate) async fn changed(phase: &mut watch::Receiver<Self>) -> Self {
         let known = phase.clone();
-        let is_there = {
+        let result = {
             // Without tokio's budget, at whose end it would not begin to wait.
             let mut change = pin!(unconstrained(phase.changed()));
             let mut is_waited_for = false;
@@ -286,7 +286,7 @@ impl StopPhase {
             })
             .await
         };
-        if is_there.is_err() {
+        if result.is_err() {
             return Self::Cut; // the listener is gone altogether
         }
         *phase.borrow_and_update()
@@ -295,5 +295,56 @@ impl StopPhase {
     /// Waits until the deadline is over.
     pub(crate) async fn cut(phase: &mut watch::Receiver<Self>) {
         let _ = phase.wait_for(|phase| *phase == Self::Cut).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use tokio::task::coop;
+
+    use super::*;
+
+    /// What has come when the waiting task is polled once, as its own wakings would have it.
+    async fn polled(waiting: &mut (impl Future<Output = StopPhase> + Unpin)) -> Poll<StopPhase> {
+        poll_fn(|cx: &mut Context<'_>| Poll::Ready(pin!(&mut *waiting).poll(cx))).await
+    }
+
+    #[tokio::test]
+    async fn every_phase_and_every_alert_is_told_however_often_it_is_asked_for() {
+        let sender = watch::Sender::new(StopPhase::Serving);
+        let mut phase = sender.subscribe();
+        for next in [StopPhase::Serving, StopPhase::Draining, StopPhase::Cut] {
+            let mut waiting = Box::pin(StopPhase::changed(&mut phase));
+            for _ in 0..3 {
+                assert!(polled(&mut waiting).await.is_pending());
+            }
+            sender.send_replace(next);
+            assert_eq!(polled(&mut waiting).await, Poll::Ready(next));
+        }
+        let mut waiting = Box::pin(StopPhase::changed(&mut phase));
+        assert!(polled(&mut waiting).await.is_pending());
+        drop(sender);
+        assert_eq!(polled(&mut waiting).await, Poll::Ready(StopPhase::Cut));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_also_if_it_had_used_up_its_budget() {
+        let sender = watch::Sender::new(StopPhase::Serving);
+        let mut phase = sender.subscribe();
+        let waiting = tokio::spawn(async move {
+            while coop::has_budget_remaining() {
+                coop::consume_budget().await;
+            }
+            StopPhase::changed(&mut phase).await
+        });
+        for _ in 0..3 {
+            tokio::task::yield_now().await; // it waits
+        }
+        sender.send_replace(StopPhase::Draining);
+        let limit = Duration::from_secs(10);
+        let told = tokio::time::timeout(limit, waiting).await;
+        assert_eq!(told.expect("in time").ok(), Some(StopPhase::Draining));
     }
 }

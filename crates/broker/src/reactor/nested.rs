@@ -16,12 +16,12 @@ pub(crate) struct Reactor {
     poll: AsyncFd<mio::Poll>,
     events: Events,
     sources: Arc<Sources>,
-    /// Since the last one that found tokio's reactor to have news.
+    /// Since there was news, or a look of our own.
     vain_looks: u32,
 }
 
-/// tokio's reactor looks whether there is news when it has no task to run, or has run so many that quick ones take next to
-/// nothing for it. So many turns of a shard would be too long a time: it is not waited for longer than for these.
+/// tokio's reactor is looked at after so many tasks, and the turns of a shard may be long. After so many of them without news
+/// the shard's own is asked, whatever tokio's knows: a quiet socket waits for no more turns than that.
 pub(super) const MOST_VAIN_LOOKS: u32 = 8;
 
 impl Reactor {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
@@ -172,8 +173,16 @@ async fn news_comes_after_some_looks_whatever_tokio_does() {
     let mut sockets = Vec::new();
     for key in 0..3 {
         let (stream, mut peer) = pair();
-        let watched = reactor.sources().watch(stream).expect("a slot");
         peer.write_all(b"x").expect("sent");
+        let sent = Instant::now();
+        while stream.peek(&mut [0]).is_err() {
+            assert!(
+                sent.elapsed() < Duration::from_secs(10),
+                "it does not arrive"
+            );
+            std::thread::yield_now();
+        }
+        let watched = reactor.sources().watch(stream).expect("a slot");
         sockets.push((watched.become_socket(key), peer));
         let news = poll_fn(|cx| {
             // Within one poll, and so without a look of tokio's.

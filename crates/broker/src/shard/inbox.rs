@@ -12,6 +12,7 @@ use crate::broker::Publication;
 use crate::client::ClientAddress;
 use crate::codec::{PerMessageDeflate, close};
 use crate::dispatch::queue::WorkerQueue;
+use crate::dispatch::request_block::Unpacked;
 use crate::http::answer::Reply;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
@@ -176,17 +177,10 @@ impl Inbox {
         frame.append_to(&mut self.bytes);
     }
 
-    /// `pack` appends the request.
-    pub(super) fn push_request(
-        &mut self,
-        id: RequestId,
-        reply: Reply,
-        pack: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let before = self.bytes.len();
-        pack(&mut self.bytes);
-        let length = (self.bytes.len() - before) as u32;
+    pub(super) fn push_request(&mut self, id: RequestId, reply: Reply, request: &Unpacked<'_>) {
+        let length = request.len() as u32;
         self.push(Command::RequestCopied { id, length, reply });
+        request.pack_to(&mut self.bytes);
     }
 
     pub(super) fn push_answer(&mut self, id: RequestId, status: u16, headers: &[u8], body: &[u8]) {

@@ -11,6 +11,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::broker::Core;
+use crate::dispatch::request_block::Unpacked;
 use crate::error::StartError;
 use crate::http::answer::Reply;
 use crate::id::RequestId;
@@ -79,14 +80,14 @@ impl ShardHandle {
         self.put(|inbox| inbox.push_frame(entry, frame));
     }
 
-    /// The same for a request that has been read, with a short body if any: `pack` appends its block.
+    /// The same for a short request that has been read.
     pub(crate) fn request_copied(
         self: &Arc<Self>,
         id: RequestId,
         reply: Reply,
-        pack: impl FnOnce(&mut Vec<u8>),
+        request: &Unpacked<'_>,
     ) {
-        self.put(|inbox| inbox.push_request(id, reply, pack));
+        self.put(|inbox| inbox.push_request(id, reply, request));
     }
 
     /// The same for an answer to a request: headers packed as `name\nvalue\n…`, and the body.
@@ -121,7 +122,7 @@ impl ShardHandle {
     }
 
     /// A wake-up is under way, which is enough for what the caller has put in: had a turn answered it and taken the inbox
-    /// before that, the inbox's lock would show it.
+    /// before that, the inbox's lock, which the caller has had since, would show it.
     fn is_woken(&self) -> bool {
         self.woken.load(Ordering::Relaxed)
     }
@@ -144,8 +145,9 @@ impl ShardHandle {
     }
 }
 
-/// How many tasks run before tokio's reactor is looked at again, which takes a system call: connections that do HTTP are a
-/// task each, and a quick one. A turn is one as well; the shard's reactor sees to it that not too many go by without a look.
+/// How many tasks run before tokio's reactor is looked at again, which takes a system call. A connection that does HTTP is a
+/// task; a poll of it reads and writes little, and 32 instead of 8 spare two thirds of these calls (`docs/performance.md`). A
+/// turn is a task too, and may be long: the shard's reactor sees to it that not too many go by without a look.
 const TASKS_PER_POLL: u32 = 32;
 
 /// Starts the I/O threads.
