@@ -95,31 +95,26 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct Unpacked<'a> {
     parts: Parts<'a>,
     header_bytes: usize,
+    length: usize,
 }
 
 impl<'a> Unpacked<'a> {
     pub(crate) fn new(parts: Parts<'a>) -> Self {
-        let lengths = parts
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len());
+        let headers = parts.headers.iter();
+        let lengths = headers.map(|(name, value)| name.as_str().len() + value.len());
+        let header_bytes = lengths.sum();
+        let words = WORDS + 2 * parts.headers.len();
+        let texts = parts.method.len() + parts.url.len() + parts.remote_address.len();
         Self {
-            header_bytes: lengths.sum(),
+            length: 4 * words + texts + header_bytes + parts.body.len(),
+            header_bytes,
             parts,
         }
     }
 
     /// How long the block will be.
     pub(crate) fn len(&self) -> usize {
-        let Parts {
-            method,
-            url,
-            remote_address,
-            headers,
-            body,
-        } = &self.parts;
-        let words = WORDS + 2 * headers.len();
-        4 * words + method.len() + url.len() + remote_address.len() + self.header_bytes + body.len()
+        self.length
     }
 
     pub(crate) fn pack(&self) -> Vec<u8> {
@@ -137,7 +132,7 @@ impl<'a> Unpacked<'a> {
             headers,
             body,
         } = self.parts;
-        block.reserve(self.len());
+        block.reserve(self.length);
         for length in [
             method.len(),
             url.len(),
