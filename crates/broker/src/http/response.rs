@@ -123,13 +123,9 @@ impl Response {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn validate(&self) -> Result<(), ResponseError> {
-        self.status_code()?;
+        status_code(self.status)?;
         parse_headers(&self.headers)?;
         Ok(())
-    }
-
-    fn status_code(&self) -> Result<StatusCode, ResponseError> {
-        status_code(self.status)
     }
 
     /// As hyper sends it; an answer that cannot be sent becomes a 500.
@@ -219,8 +215,8 @@ impl Answer {
     ) -> Result<HttpResponse, ResponseError> {
         let (status, body) = match self {
             Self::Whole(response) => {
-                for (name, value) in &response.headers {
-                    add_sent(&mut map, method, name, value.clone())?;
+                for (name, value) in response.headers {
+                    add_sent(&mut map, method, &name, value)?;
                 }
                 (response.status, response.body)
             }
