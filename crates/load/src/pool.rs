@@ -181,12 +181,14 @@ impl<P: Protocol> Pool<P> {
         Ok(())
     }
 
-    /// From now on the kernel notes when bytes arrive for this connection.
+    /// From now on the kernel notes when bytes arrive for this connection, and [`Pool::turn`] is told of none: to note it
+    /// for that, the server's cores would take one lock in turn for all connections.
     pub(crate) fn note_arrivals(&mut self, index: usize) -> Result<(), String> {
-        let Some(stream) = &self.connections[index].stream else {
+        let Some(stream) = &mut self.connections[index].stream else {
             return Err("a connection has ended".to_owned());
         };
-        setsockopt(stream, sockopt::ReceiveTimestampns, &true).map_err(words)
+        setsockopt(stream, sockopt::ReceiveTimestampns, &true).map_err(words)?;
+        self.poll.registry().deregister(stream).map_err(words)
     }
 
     /// Reads once, without waiting. `Some` when there was something: when the last of it arrived, by the system's clock,
