@@ -1,7 +1,7 @@
 // The results as Markdown, which a terminal shows well enough too.
 
 import { each } from './results.mjs';
-import { threeDigits } from './statistics.mjs';
+import { median, threeDigits } from './statistics.mjs';
 
 /** The whole report. */
 export function markdown(results) {
@@ -30,6 +30,7 @@ function header({ works, node, short, machine, rounds, window, servers, skipped,
     pinned
       ? `Server on core ${pinned.server}, load on core ${pinned.load}, unless a row says unpinned.`
       : 'Nothing was pinned.',
+    ...distanceOf(works),
     ...(short
       ? ['**Short windows and fewer sockets than the rows say: this shows that everything works, not how fast.**']
       : []),
@@ -37,6 +38,17 @@ function header({ works, node, short, machine, rounds, window, servers, skipped,
     ...used,
     ...Object.entries(skipped).map(([name, reason]) => `- ${name}: not measured, ${reason}`),
   ].join('\n');
+}
+
+/** Where the two cores were, if somebody has looked. */
+function distanceOf(works) {
+  const noted = works.flatMap(({ distance }) => distance ?? []);
+  if (noted.length === 0) return [];
+  const sum = (of) => noted.reduce((total, distance) => total + of(distance), 0);
+  const nanoseconds = threeDigits(median(noted.map((distance) => distance.nanoseconds)));
+  return [
+    `From one core to the other and back: ${nanoseconds} ns. Runs repeated because the cores had moved apart: ${sum(({ repeated }) => repeated)}; kept all the same: ${sum(({ apart }) => apart)}.`,
+  ];
 }
 
 function figures(works, withGoals = true) {

@@ -1,17 +1,20 @@
 // From the reports of all rounds to what is told of a work.
 
 import { StepFailed } from '../scripts/setup.mjs';
+import { summaryOf } from './distance.mjs';
 import { CONTENDERS, SERVERS } from './servers.mjs';
 import { median, summary } from './statistics.mjs';
 import { FIGURES } from './works.mjs';
 
 /**
  * @param {object} work
- * @param {Map<string, { report?: object, error?: string }[]>} runs by contender, one per round
+ * @param {Map<string, { report?: object, error?: string, stood?: import('./distance.mjs').Stood }[]>} runs by contender,
+ *   one per round
  */
 export function resultOf(work, runs) {
   const contenders = Object.fromEntries([...runs].map(([name, rounds]) => [name, contenderResult(work, name, rounds)]));
   const { title, unit } = FIGURES[work.figure];
+  const distance = summaryOf([...runs.values()].flat().flatMap(({ stood }) => stood ?? []));
   return {
     id: work.id,
     title: work.title,
@@ -21,6 +24,7 @@ export function resultOf(work, runs) {
     contenders,
     bestPeer: bestPeer(contenders),
     goals: work.goals.map((goal) => judge(goal, contenders)),
+    ...(distance ? { distance } : {}),
     ...(work.curve ? { curve: work.curve } : {}),
   };
 }
@@ -51,11 +55,18 @@ function sumOfFaults(reports) {
   return sum;
 }
 
-/** Whether every message came once, in order and whole, and every round could be run. */
+/** Whether every message of a run came once, in order and whole, and it could be run at all. */
+export function isFaultless({ report, error }) {
+  return error === undefined && report !== undefined && isNone(report.faults);
+}
+
+/** The same for every round of a work. */
 export function isSound({ contenders }) {
-  return Object.values(contenders).every(
-    ({ faults, errors }) => errors.length === 0 && Object.values(faults).every((count) => count === 0),
-  );
+  return Object.values(contenders).every(({ faults, errors }) => errors.length === 0 && isNone(faults));
+}
+
+function isNone(faults) {
+  return Object.values(faults).every((count) => count === 0);
 }
 
 function bestPeer(contenders) {

@@ -1,6 +1,6 @@
 // One measurement: a server is started, loaded, and ended.
 
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -63,6 +63,13 @@ export class Runner {
     } finally {
       await end(server.child);
     }
+  }
+
+  /** How far the two cores are from each other: from one to the other and back, in ns. */
+  distance() {
+    const { server, load } = this.#cores;
+    const output = execFileSync(LOAD, ['distance', String(server), String(load)], { encoding: 'utf8' });
+    return JSON.parse(output).details.nanoseconds;
   }
 
   #startServer({ server, env }, pinned) {

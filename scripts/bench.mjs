@@ -20,10 +20,11 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { chart, growthChart } from '../bench/chart.mjs';
+import { Distance } from '../bench/distance.mjs';
 import { chooseCores, describeMachine, mostDescriptors } from '../bench/machine.mjs';
 import { ensurePeers } from '../bench/peers.mjs';
 import { markdown } from '../bench/report.mjs';
-import { checkConditions, isSound, joined, resultOf } from '../bench/results.mjs';
+import { checkConditions, isFaultless, isSound, joined, resultOf } from '../bench/results.mjs';
 import { Runner } from '../bench/runner.mjs';
 import { CONTENDERS, SERVERS, unavailable } from '../bench/servers.mjs';
 import { threeDigits } from '../bench/statistics.mjs';
@@ -138,14 +139,16 @@ async function measureAll({ options, skipped, cores, works, window }, runner) {
   const minutes = (count * (window.seconds + window.warmUp + BESIDE_WINDOW)) / 60;
   say(`${works.length} works, ${count} runs, about ${Math.ceil(minutes)} min`);
   if (!cores && !options.unpinned) say('nothing is pinned: that takes two cores and taskset');
+  // Who asks only whether it runs need not wait for anything.
+  const distance = cores && !options.short ? new Distance(() => runner.distance()) : undefined;
   const servers = {};
   const results = [];
   for (const work of works) {
     const runs = new Map(work.contenders.map((name) => [name, []]));
     for (let round = 1; round <= options.rounds; round += 1) {
       for (const name of work.contenders) {
-        const { about, report, error } = await runner.measure(work, name);
-        runs.get(name).push({ report, error });
+        const { about, report, error, stood } = await measureOnce(work, name, runner, distance);
+        runs.get(name).push({ report, error, stood });
         if (about) servers[name] = { title: CONTENDERS[name].title, version: about.version, options: about.options };
         const { of, unit } = FIGURES[work.figure];
         console.error(`${work.id}, round ${round}, ${name}: ${error ?? `${threeDigits(of(report))} ${unit}`}`);
@@ -160,6 +163,15 @@ async function measureAll({ options, skipped, cores, works, window }, runner) {
     skipped,
     works: results,
   };
+}
+
+/** `stood`: where the cores were meanwhile. */
+async function measureOnce(work, name, runner, distance) {
+  const measure = () => runner.measure(work, name);
+  if (!distance) return measure();
+  // Faults and errors are told of whatever the machine did.
+  const { result, stood } = await distance.near(measure, (result) => !isFaultless(result));
+  return { ...result, stood };
 }
 
 function today() {

@@ -70,6 +70,8 @@ pub(crate) enum Work {
     Burst(Burst),
     /// Echo on sockets of one worker, while another worker's thread is blocked again and again.
     Blocked(Blocked),
+    /// How far two cores of this machine are from each other; without a server.
+    Distance(Distance),
 }
 
 #[derive(Clone, Copy, Debug, Args, Serialize)]
@@ -195,6 +197,15 @@ pub(crate) struct Blocked {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) message: Message,
+}
+
+#[derive(Clone, Copy, Debug, Args, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Distance {
+    /// The number of a core.
+    pub(crate) from: usize,
+    /// The number of another.
+    pub(crate) to: usize,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -18,6 +18,7 @@ use crate::websocket::{Template, WebSocket};
 mod blocked;
 mod burst;
 mod connect;
+mod distance;
 mod echo;
 mod fanout;
 mod http;
@@ -56,6 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         Work::Http(http) => http::run(context, *http),
         Work::Burst(burst) => burst::run(context, *burst),
         Work::Blocked(blocked) => blocked::run(context, *blocked),
+        Work::Distance(distance) => distance::run(*distance),
     }
 }
 

@@ -1,0 +1,85 @@
+//! How far two cores are from each other: the time in which one answers the other through a cache line.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::settings;
+use crate::arguments::Distance;
+use crate::ledger::Faults;
+use crate::report::Report;
+
+/// The shortest of some counts: whatever takes a core away for a while only lengthens one.
+const SERIES: u32 = 5;
+const ROUND_TRIPS: u32 = 2000;
+
+pub(super) fn run(options: Distance) -> Result<Report, String> {
+    if options.from == options.to {
+        return Err("two different cores are needed".to_owned());
+    }
+    let round_trip = round_trip(options)?;
+    Ok(Report {
+        work: "distance",
+        unit: "round trip",
+        settings: settings(&options),
+        measured: None,
+        details: json!({ "nanoseconds": round_trip.as_secs_f64() * 1e9 }),
+        faults: Faults::default(),
+    })
+}
+
+fn round_trip(Distance { from, to }: Distance) -> Result<Duration, String> {
+    // Odd numbers are questions, and the next number is the answer.
+    let line = AtomicU32::new(0);
+    let (ready, is_ready) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let pinned = pin(to);
+            let may_answer = pinned.is_ok();
+            let _ = ready.send(pinned);
+            for question in questions().filter(|_| may_answer) {
+                wait_for(&line, question);
+                line.store(question + 1, Ordering::Release);
+            }
+        });
+        // Before anything is asked: nobody would answer.
+        let pinned = pin(from);
+        is_ready.recv().map_err(|error| error.to_string())??;
+        let mut shortest = Duration::MAX;
+        let mut questions = questions();
+        for _ in 0..SERIES {
+            let began = Instant::now();
+            for question in questions.by_ref().take(ROUND_TRIPS as usize) {
+                line.store(question, Ordering::Release);
+                wait_for(&line, question + 1);
+            }
+            shortest = shortest.min(began.elapsed());
+        }
+        pinned.map(|()| shortest / ROUND_TRIPS)
+    })
+}
+
+fn questions() -> impl Iterator<Item = u32> {
+    (0..SERIES * ROUND_TRIPS).map(|number| 2 * number + 1)
+}
+
+fn wait_for(line: &AtomicU32, value: u32) {
+    while line.load(Ordering::Acquire) != value {
+        spin_loop();
+    }
+}
+
+/// Keeps the calling thread on one core.
+fn pin(core: usize) -> Result<(), String> {
+    let mut cores = CpuSet::new();
+    cores
+        .set(core)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores))
+        .map_err(|error| format!("core {core} cannot be used: {error}"))
+}
