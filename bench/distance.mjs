@@ -13,8 +13,8 @@ const APART = 2;
 /** A run in which they have moved apart is tried so often. */
 const TRIES = 3;
 
-/** How often is looked whether they are back, and in which intervals, in ms: half a minute. */
-const LOOKS = 60;
+/** How often is looked whether they are back, and in which intervals, in ms: two minutes. */
+const LOOKS = 240;
 const INTERVAL = 500;
 
 export class Distance {
