@@ -10,9 +10,6 @@ import { median } from './statistics.mjs';
 /** Cores are apart that need more than so many times the least that they have ever needed. */
 const APART = 2;
 
-/** A run in which they have moved apart is tried so often. */
-const TRIES = 3;
-
 /** How often is looked whether they are back, and in which intervals, in ms: two minutes. */
 const LOOKS = 240;
 const INTERVAL = 500;
@@ -34,61 +31,52 @@ export class Distance {
   }
 
   /**
-   * Waits until the cores are near each other and runs; once more if they were apart behind it. What `isFinal` says so of is
-   * kept in any case.
+   * Runs when the cores are near each other.
    *
    * @template T
    * @param {() => Promise<T>} run
-   * @param {(result: T) => boolean} isFinal
-   * @returns {Promise<{ result: T, stood: Stood }>}
+   * @returns {Promise<{ result: T, distance: number }>} `distance` is the larger one of before and behind, in ns
    */
-  async near(run, isFinal) {
-    for (let tries = 1; ; tries += 1) {
-      const before = await this.#wait();
-      const result = await run();
-      const now = this.#look();
-      const isApart = before.isApart || now.isApart;
-      if (!now.isApart || this.#isGivenUp || tries === TRIES || isFinal(result)) {
-        return { result, stood: { nanoseconds: Math.max(before.nanoseconds, now.nanoseconds), isApart, tries } };
-      }
-    }
+  async near(run) {
+    const before = await this.#wait();
+    const result = await run();
+    return { result, distance: Math.max(before, this.#look()) };
+  }
+
+  /** Whether that was far, by all that is known by now: the first runs have nothing to be held against. */
+  isApart(distance) {
+    return distance > APART * this.#least;
   }
 
   async #wait() {
-    let now = this.#look();
-    for (let looks = 1; now.isApart && !this.#isGivenUp; looks += 1) {
-      this.#isGivenUp = looks > LOOKS;
+    let distance = this.#look();
+    for (let looks = 1; this.isApart(distance) && !this.#isGivenUp; looks += 1) {
+      this.#isGivenUp = looks >= LOOKS;
       await this.#pause(INTERVAL);
-      now = this.#look();
+      distance = this.#look();
     }
-    return now;
+    return distance;
   }
 
   #look() {
-    const nanoseconds = this.#measure();
-    this.#least = Math.min(this.#least, nanoseconds);
-    const isApart = nanoseconds > APART * this.#least;
-    if (!isApart) this.#isGivenUp = false;
-    return { nanoseconds, isApart };
+    const distance = this.#measure();
+    this.#least = Math.min(this.#least, distance);
+    if (!this.isApart(distance)) this.#isGivenUp = false;
+    return distance;
   }
 }
 
 /**
- * Where the cores were in one run, the further one of before and behind it.
+ * What is kept of the runs of a work: the distance, how often one was repeated, how many count although the cores were apart.
  *
- * @typedef {{ nanoseconds: number, isApart: boolean, tries: number }} Stood
- */
-
-/**
- * What is kept of all runs of a work.
- *
- * @param {Stood[]} runs
+ * @param {{ distance?: number, tries: number, isApart: boolean }[]} runs
  */
 export function summaryOf(runs) {
-  if (runs.length === 0) return undefined;
+  const noted = runs.filter(({ distance }) => distance !== undefined);
+  if (noted.length === 0) return undefined;
   return {
-    nanoseconds: median(runs.map(({ nanoseconds }) => nanoseconds)),
-    repeated: runs.reduce((sum, { tries }) => sum + tries - 1, 0),
-    apart: runs.filter(({ isApart }) => isApart).length,
+    nanoseconds: median(noted.map(({ distance }) => distance)),
+    repeated: noted.reduce((sum, { tries }) => sum + tries - 1, 0),
+    apart: noted.filter(({ isApart }) => isApart).length,
   };
 }

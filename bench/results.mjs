@@ -8,13 +8,13 @@ import { FIGURES } from './works.mjs';
 
 /**
  * @param {object} work
- * @param {Map<string, { report?: object, error?: string, stood?: import('./distance.mjs').Stood }[]>} runs by contender,
- *   one per round
+ * @param {Map<string, { report?: object, error?: string, distance?: number, tries: number, isApart: boolean }[]>} runs by
+ *   contender, one per round
  */
 export function resultOf(work, runs) {
   const contenders = Object.fromEntries([...runs].map(([name, rounds]) => [name, contenderResult(work, name, rounds)]));
   const { title, unit } = FIGURES[work.figure];
-  const distance = summaryOf([...runs.values()].flat().flatMap(({ stood }) => stood ?? []));
+  const distance = summaryOf([...runs.values()].flat());
   return {
     id: work.id,
     title: work.title,

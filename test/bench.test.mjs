@@ -247,75 +247,66 @@ describe('cores that move', () => {
   class Cores {
     #looks = [];
     pauses = 0;
-    #distance = new Distance(
+    distance = new Distance(
       () => (this.#looks.length > 1 ? this.#looks.shift() : this.#looks[0]),
       async () => {
         this.pauses += 1;
       },
     );
 
-    async run(looks, isFinal = false) {
-      this.#looks = [...looks];
-      let runs = 0;
-      const run = async () => {
-        runs += 1;
-        return runs;
-      };
-      const { result, stood } = await this.#distance.near(run, () => isFinal);
-      assert.equal(result, stood.tries, 'the last run counts');
-      assert.equal(runs, stood.tries);
-      return stood;
+    /** The distance that is noted of a run. */
+    async run(...looks) {
+      this.#looks = looks;
+      const { result, distance } = await this.distance.near(async () => 'ran');
+      assert.equal(result, 'ran');
+      return distance;
     }
   }
 
   it('are left alone while they stay', async () => {
     const cores = new Cores();
-    assert.deepEqual(await cores.run([NEAR, 2 * NEAR]), { nanoseconds: 2 * NEAR, isApart: false, tries: 1 });
+    assert.equal(await cores.run(NEAR, 2 * NEAR), 2 * NEAR);
+    assert.equal(cores.distance.isApart(2 * NEAR), false);
     assert.equal(cores.pauses, 0);
   });
 
   it('are waited for', async () => {
     const cores = new Cores();
-    await cores.run([NEAR]);
-    assert.deepEqual(await cores.run([APART, APART, NEAR]), { nanoseconds: NEAR, isApart: false, tries: 1 });
+    await cores.run(NEAR);
+    assert.equal(await cores.run(APART, APART, NEAR), NEAR);
     assert.equal(cores.pauses, 2);
   });
 
-  it('have a run repeated in which they moved apart, a few times', async () => {
+  it('are found apart where they move in a run, and where they were all along', async () => {
     const cores = new Cores();
-    assert.deepEqual(await cores.run([NEAR, APART, NEAR]), { nanoseconds: NEAR, isApart: false, tries: 2 });
-    const moving = [NEAR, APART, NEAR, APART, NEAR, APART];
-    assert.deepEqual(await cores.run(moving), { nanoseconds: APART, isApart: true, tries: 3 });
-  });
-
-  it('do not hide a run that failed', async () => {
-    const stood = await new Cores().run([NEAR, APART, NEAR], true);
-    assert.deepEqual(stood, { nanoseconds: APART, isApart: true, tries: 1 });
+    const first = await cores.run(APART);
+    assert.equal(cores.distance.isApart(first), false, 'nothing else is known yet');
+    const second = await cores.run(NEAR, APART);
+    assert.ok([first, second].every((distance) => cores.distance.isApart(distance)));
   });
 
   it('are waited for once while they stay apart, and again when they have been back', async () => {
     const cores = new Cores();
-    await cores.run([NEAR]);
-    const gone = { nanoseconds: APART, isApart: true, tries: 1 };
-    assert.deepEqual(await cores.run([APART]), gone);
+    await cores.run(NEAR);
+    assert.equal(await cores.run(APART), APART);
     const { pauses } = cores;
     assert.ok(pauses > 10);
-    assert.deepEqual(await cores.run([APART]), gone);
+    assert.equal(await cores.run(APART), APART);
     assert.equal(cores.pauses, pauses);
-    await cores.run([NEAR]);
-    assert.deepEqual(await cores.run([APART, NEAR]), { nanoseconds: NEAR, isApart: false, tries: 1 });
+    await cores.run(NEAR);
+    assert.equal(await cores.run(APART, NEAR), NEAR);
     assert.equal(cores.pauses, pauses + 1);
   });
 
   it('are told of in the results', () => {
-    const stood = [
-      { nanoseconds: NEAR, isApart: false, tries: 2 },
-      { nanoseconds: NEAR, isApart: false, tries: 1 },
-      { nanoseconds: APART, isApart: true, tries: 3 },
+    const noted = [
+      { distance: NEAR, isApart: false, tries: 2 },
+      { distance: NEAR, isApart: false, tries: 1 },
+      { distance: APART, isApart: true, tries: 3 },
     ];
-    assert.equal(summaryOf([]), undefined);
-    assert.deepEqual(summaryOf(stood), { nanoseconds: NEAR, repeated: 3, apart: 1 });
-    const runs = new Map([['bun', stood.map((stood) => ({ report: report(1), stood }))]]);
+    assert.equal(summaryOf([{ isApart: false, tries: 1 }]), undefined);
+    assert.deepEqual(summaryOf(noted), { nanoseconds: NEAR, repeated: 3, apart: 1 });
+    const runs = new Map([['bun', noted.map((run) => ({ report: report(1), ...run }))]]);
     const text = markdown(resultsOf([resultOf(WORK, runs), measured()]));
     assert.match(text, /back: 40\.0 ns\. Runs repeated because the cores had moved apart: 3; kept all the same: 1\./);
     assert.doesNotMatch(markdown(resultsOf([measured()])), /moved apart/);
