@@ -18,7 +18,7 @@ use tokio::task::coop;
 #[cfg(unix)]
 mod nested;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(any(test, not(unix)))]
 mod threaded;
 

@@ -314,7 +314,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::reactor::Reactor;
+    use crate::reactor::{self, Reactor};
 
     /// What comes of a future with a reactor beside it.
     async fn beside<T>(reactor: &mut Reactor, future: impl Future<Output = T>) -> T {
@@ -328,14 +328,9 @@ mod tests {
 
     /// Both ends of a connection, ours first; five bytes have come.
     async fn pair(reactor: &mut Reactor) -> (Transport, std::net::TcpStream) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let mut peer = std::net::TcpStream::connect(address).expect("it listens");
+        let (stream, mut peer) = reactor::tests::pair();
         peer.write_all(b"hello").expect("sent");
-        let (stream, _) = listener.accept().expect("a connection");
-        stream.set_nonblocking(true).expect("an option");
-        let stream = Stream::Tcp(TcpStream::from_std(stream));
-        let transport = Transport::new(stream, reactor.sources()).expect("a slot");
+        let transport = Transport::new(Stream::Tcp(stream), reactor.sources()).expect("a slot");
         let something = poll_fn(|cx| transport.0.poll_accept(cx, |_| Ok(())));
         beside(reactor, something).await.expect("told of");
         (transport, peer)

@@ -89,14 +89,13 @@ mod tests {
     use std::task::Poll;
     use std::time::Duration;
 
-    use mio::net::TcpStream;
-
     use crate::broker::{Broker, BrokerOptions};
     use crate::client::ClientAddress;
     use crate::http::connection::serve;
     use crate::listener::{Admission, ListenerShared};
     use crate::options::ListenOptions;
     use crate::reactor::Reactor;
+    use crate::reactor::tests::pair;
     use crate::shard::ShardHandle;
     use crate::transport::{Stream, Transport};
 
@@ -109,13 +108,8 @@ mod tests {
         let shard = ShardHandle::new(0);
         let mut reactor = Reactor::new().expect("a descriptor");
 
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = port.local_addr().expect("an address");
-        let mut peer = std::net::TcpStream::connect(address).expect("it listens");
-        let (stream, _) = port.accept().expect("a connection");
-        stream.set_nonblocking(true).expect("an option");
-        let stream = Stream::Tcp(TcpStream::from_std(stream));
-        let transport = Transport::new(stream, reactor.sources()).expect("a slot");
+        let (stream, mut peer) = pair();
+        let transport = Transport::new(Stream::Tcp(stream), reactor.sources()).expect("a slot");
         peer.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
             .expect("sent");
 

@@ -71,8 +71,8 @@ macro_rules! with_each_reactor {
     };
 }
 
-/// Ours first.
-fn pair() -> (TcpStream, std::net::TcpStream) {
+/// Both ends of a connection, ours first.
+pub(crate) fn pair() -> (TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let peer = std::net::TcpStream::connect(listener.local_addr().expect("an address"));
     let (stream, _) = listener.accept().expect("a connection");
