@@ -135,6 +135,11 @@ impl Frames {
         }
     }
 
+    /// The frame as it goes to sockets that want it plain.
+    pub(crate) fn plain(&self) -> &Bytes {
+        &self.plain
+    }
+
     /// The frame that goes to this socket, compressed now if no receiver before was like it.
     ///
     /// A socket with context takeover gets the plain one: what it becomes depends on what was sent before, which only its

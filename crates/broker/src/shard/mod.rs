@@ -30,6 +30,7 @@ pub(crate) mod inbox;
 mod large;
 mod opening;
 mod pacing;
+mod publishing;
 mod receive;
 mod requests;
 mod routing;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::inbox::Command;
-use super::transmit::note_delivery;
 use super::turn::{Shard, find};
 use crate::broker::Publication;
 use crate::channel::Snapshot;
@@ -190,7 +189,7 @@ impl Shard {
                 return;
             }
             if run.takes_room_of(sender) {
-                self.deliver_run(sender, run);
+                self.deliver_joined(sender, &run.frames, run.messages);
             } else {
                 let own = self.handle.index;
                 self.give_singly(own, vec![Arc::clone(sender)], run, &mut left_out);
@@ -217,7 +216,7 @@ impl Shard {
                 continue;
             }
             if run.takes_room_of(entry) {
-                self.deliver_run(entry, run);
+                self.deliver_joined(entry, &run.frames, run.messages);
             } else {
                 others.push(Arc::clone(entry));
             }
@@ -300,21 +299,9 @@ impl Shard {
         let mut skipped = relay.skipped.iter().peekable();
         for entry in relay.members.iter().flat_map(|chunk| chunk.iter()) {
             if skipped.next_if_eq(&&entry.id).is_none() {
-                self.deliver_run(entry, &relay.run);
+                self.deliver_joined(entry, &relay.run.frames, relay.run.messages);
             }
         }
-    }
-
-    /// Puts a run in one outbox; room for it was taken.
-    fn deliver_run(&mut self, entry: &Arc<SocketEntry>, run: &Run) {
-        let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.takes_messages()) else {
-            entry.release(run.frames.len());
-            self.handle.counters.socket_closed.add(run.messages);
-            return;
-        };
-        socket.outbox.push(&run.frames, &mut self.runs);
-        note_delivery(socket, &mut self.dirty);
-        self.handle.counters.messages_out.add(run.messages);
     }
 
     /// The messages of a socket wait for its worker no longer.

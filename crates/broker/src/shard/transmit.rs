@@ -8,7 +8,6 @@ use bytes::Bytes;
 
 use super::socket::{Phase, Socket};
 use super::turn::{Shard, find};
-use crate::broker::Publication;
 use crate::codec::{Contexts, PerMessageDeflate, close};
 use crate::outbox::MAX_SLICES;
 use crate::registry::SocketEntry;
@@ -50,24 +49,21 @@ impl Shard {
         }
     }
 
-    /// If it `is_last` nothing waits that could leave together with it. Many members get it piece by piece then: what is
-    /// touched to queue a message for a socket is still in a cache when it is written.
-    pub(super) fn publish(&mut self, publication: &Publication, is_last: bool) {
-        // In the order of the members.
-        let mut skipped = publication.skipped.iter().peekable();
-        let in_pieces = is_last && publication.members.len() > 1;
-        for chunk in publication.members.iter() {
-            for entry in chunk.iter() {
-                if Some(entry.id) == publication.except || skipped.next_if_eq(&&entry.id).is_some()
-                {
-                    continue;
-                }
-                self.deliver(entry, publication.frames.of(entry));
-            }
-            if in_pieces {
-                self.write_dirty();
-            }
-        }
+    /// Puts frames that nobody wants compressed in one outbox, of so many messages; room for them was taken.
+    pub(super) fn deliver_joined(
+        &mut self,
+        entry: &Arc<SocketEntry>,
+        frames: &Bytes,
+        messages: u64,
+    ) {
+        let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.takes_messages()) else {
+            entry.release(frames.len());
+            self.handle.counters.socket_closed.add(messages);
+            return;
+        };
+        socket.outbox.push(frames, &mut self.runs);
+        note_delivery(socket, &mut self.dirty);
+        self.handle.counters.messages_out.add(messages);
     }
 
     /// Writes every socket that got something, once.
@@ -130,7 +126,7 @@ impl Shard {
 }
 
 /// Something has been put in this socket's outbox.
-pub(super) fn note_delivery(socket: &mut Socket, dirty: &mut Vec<u32>) {
+fn note_delivery(socket: &mut Socket, dirty: &mut Vec<u32>) {
     let entry = &socket.entry;
     if entry.buffered() > entry.listener.options.max_backpressure / 2 {
         socket.over_half = true;

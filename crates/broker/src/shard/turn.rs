@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use std::vec::Drain;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -166,8 +167,7 @@ impl Shard {
         let mut bytes = inbox.bytes.as_slice();
         let mut commands = inbox.commands.drain(..);
         while let Some(command) = commands.next() {
-            let is_last = commands.len() == 0;
-            self.obey(command, &mut bytes, is_last);
+            self.obey(command, &mut commands, &mut bytes);
         }
         drop(commands);
         inbox.clear();
@@ -178,8 +178,8 @@ impl Shard {
         self.spare_inbox = inbox;
     }
 
-    /// `bytes` begins with what belongs to this command, if it has something there. It may be the last one of this turn.
-    fn obey(&mut self, command: Command, bytes: &mut &[u8], is_last: bool) {
+    /// `next` are those behind this command. `bytes` begins with what belongs to it, if it has something there.
+    fn obey(&mut self, command: Command, next: &mut Drain<'_, Command>, bytes: &mut &[u8]) {
         match command {
             Command::Listen { bound, guard } => {
                 let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
@@ -246,7 +246,7 @@ impl Shard {
                     self.deliver_copied(key, id, frame);
                 }
             }
-            Command::Publish(publication) => self.publish(&publication, is_last),
+            Command::Publish(publication) => self.publish(publication, next),
             Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
