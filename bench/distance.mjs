@@ -18,11 +18,10 @@ export class Distance {
   #measure;
   #pause;
   #least = Number.POSITIVE_INFINITY;
-  /** They have been waited for in vain, and may stay where they are: nothing is waited for until they are back. */
   #isGivenUp = false;
 
   /**
-   * @param {() => number} measure the time from one core to the other and back, in ns
+   * @param {() => number | undefined} measure the time from one core to the other and back, in ns, if it can be known
    * @param {(milliseconds: number) => Promise<unknown>} pause
    */
   constructor(measure, pause = delay) {
@@ -35,12 +34,18 @@ export class Distance {
    *
    * @template T
    * @param {() => Promise<T>} run
-   * @returns {Promise<{ result: T, distance: number }>} `distance` is the larger one of before and behind, in ns
+   * @returns {Promise<{ result: T, distance: number | undefined }>} `distance` is the larger one of before and behind, in ns
    */
   async near(run) {
     const before = await this.#wait();
     const result = await run();
-    return { result, distance: Math.max(before, this.#look()) };
+    const behind = this.#look();
+    return { result, distance: before > behind ? before : (behind ?? before) };
+  }
+
+  /** They have been waited for in vain, and may stay where they are: nothing is waited for until they are back. */
+  get isGivenUp() {
+    return this.#isGivenUp;
   }
 
   /** Whether that was far, by all that is known by now: the first runs have nothing to be held against. */
@@ -60,7 +65,7 @@ export class Distance {
 
   #look() {
     const distance = this.#measure();
-    this.#least = Math.min(this.#least, distance);
+    if (distance < this.#least) this.#least = distance;
     if (!this.isApart(distance)) this.#isGivenUp = false;
     return distance;
   }
@@ -69,14 +74,15 @@ export class Distance {
 /**
  * What is kept of the runs of a work: the distance, how often one was repeated, how many count although the cores were apart.
  *
- * @param {{ distance?: number, tries: number, isApart: boolean }[]} runs
+ * @param {import('./rounds.mjs').Run[]} runs
+ * @param {Distance | undefined} distance
  */
-export function summaryOf(runs) {
-  const noted = runs.filter(({ distance }) => distance !== undefined);
-  if (noted.length === 0) return undefined;
+export function summaryOf(runs, distance) {
+  const noted = runs.filter((run) => run.distance !== undefined);
+  if (!distance || noted.length === 0) return undefined;
   return {
-    nanoseconds: median(noted.map(({ distance }) => distance)),
+    nanoseconds: median(noted.map((run) => run.distance)),
     repeated: noted.reduce((sum, { tries }) => sum + tries - 1, 0),
-    apart: noted.filter(({ isApart }) => isApart).length,
+    apart: noted.filter((run) => distance.isApart(run.distance)).length,
   };
 }

@@ -8,13 +8,13 @@ import { FIGURES } from './works.mjs';
 
 /**
  * @param {object} work
- * @param {Map<string, { report?: object, error?: string, distance?: number, tries: number, isApart: boolean }[]>} runs by
- *   contender, one per round
+ * @param {Map<string, import('./rounds.mjs').Run[]>} runs by contender, one per round
+ * @param {import('./distance.mjs').Distance} [cores] where they were, if that was looked at
  */
-export function resultOf(work, runs) {
+export function resultOf(work, runs, cores) {
   const contenders = Object.fromEntries([...runs].map(([name, rounds]) => [name, contenderResult(work, name, rounds)]));
   const { title, unit } = FIGURES[work.figure];
-  const distance = summaryOf([...runs.values()].flat());
+  const distance = summaryOf([...runs.values()].flat(), cores);
   return {
     id: work.id,
     title: work.title,

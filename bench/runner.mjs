@@ -18,6 +18,9 @@ const END = 5000;
 /** Beside the window: connecting, warming up, waiting for the last messages, in ms. */
 const LOAD_BESIDE_WINDOW = 150_000;
 
+/** To look where the cores are takes some ms. */
+const LOOK = 10_000;
+
 /** The load generator found faults and still told what it measured. */
 const EXIT_FAULTS = 3;
 
@@ -65,11 +68,18 @@ export class Runner {
     }
   }
 
-  /** How far the two cores are from each other: from one to the other and back, in ns. */
+  /** How far the two cores are from each other: from one to the other and back, in ns; `undefined` if that cannot be told. */
   distance() {
     const { server, load } = this.#cores;
-    const output = execFileSync(LOAD, ['distance', String(server), String(load)], { encoding: 'utf8' });
-    return JSON.parse(output).details.nanoseconds;
+    try {
+      const output = execFileSync(LOAD, ['distance', String(server), String(load)], {
+        encoding: 'utf8',
+        timeout: LOOK,
+      });
+      return JSON.parse(output).details.nanoseconds;
+    } catch {
+      return undefined;
+    }
   }
 
   #startServer({ server, env }, pinned) {

@@ -24,7 +24,8 @@ import { Distance } from '../bench/distance.mjs';
 import { chooseCores, describeMachine, mostDescriptors } from '../bench/machine.mjs';
 import { ensurePeers } from '../bench/peers.mjs';
 import { markdown } from '../bench/report.mjs';
-import { checkConditions, isFaultless, isSound, joined, resultOf } from '../bench/results.mjs';
+import { checkConditions, isSound, joined, resultOf } from '../bench/results.mjs';
+import { measureRounds } from '../bench/rounds.mjs';
 import { Runner } from '../bench/runner.mjs';
 import { CONTENDERS, SERVERS, unavailable } from '../bench/servers.mjs';
 import { threeDigits } from '../bench/statistics.mjs';
@@ -49,9 +50,6 @@ const RECORDED = path.join(ROOT, 'docs', 'bench');
 
 /** What a server needs beside its sockets. */
 const OTHER_DESCRIPTORS = 300;
-
-/** A run in which the machine's cores were apart is tried so often. */
-const TRIES = 3;
 
 /** Starting and ending a server, connecting, in seconds: for the estimate only. */
 const BESIDE_WINDOW = 2;
@@ -145,56 +143,36 @@ async function measureAll({ options, skipped, cores, works, window }, runner) {
   // Who asks only whether it runs need not wait for anything.
   const distance = cores && !options.short ? new Distance(() => runner.distance()) : undefined;
   const servers = {};
-  const results = [];
+  const measured = [];
   for (const work of works) {
-    const runs = await measureWork(work, runner, options.rounds, distance);
+    const runs = await measureRounds(
+      work.contenders,
+      options.rounds,
+      (name) => runner.measure(work, name),
+      // Memory is the same wherever cores are.
+      work.figure === 'resident' ? undefined : distance,
+      (name, round, run) => tell(work, name, round, run),
+    );
     for (const [name, rounds] of runs) {
       for (const { about } of rounds) {
         if (about) servers[name] = { title: CONTENDERS[name].title, version: about.version, options: about.options };
       }
     }
-    results.push({ ...resultOf(work, runs), date: today(), commit: commit() });
+    measured.push({ work, runs, date: today(), commit: commit() });
   }
   return {
     date: today(),
     short: options.short,
     servers,
     skipped,
-    works: results,
+    // Where the cores were is judged by all that is known at the end.
+    works: measured.map(({ work, runs, ...when }) => ({ ...resultOf(work, runs, distance), ...when })),
   };
 }
 
-/** The runs of a work by contender, one per round. */
-async function measureWork(work, runner, rounds, distance) {
-  const runs = new Map(work.contenders.map((name) => [name, []]));
-  const measure = async (name, round, tries) => {
-    const run = { ...(await measureOnce(work, name, runner, distance)), tries };
-    const { of, unit } = FIGURES[work.figure];
-    console.error(`${work.id}, round ${round}, ${name}: ${run.error ?? `${threeDigits(of(run.report))} ${unit}`}`);
-    runs.get(name)[round - 1] = run;
-  };
-  for (let round = 1; round <= rounds; round += 1) {
-    for (const name of work.contenders) await measure(name, round, 1);
-  }
-  for (let tries = 2; distance && tries <= TRIES; tries += 1) {
-    for (const [name, round] of runsApart(runs, distance)) await measure(name, round, tries);
-  }
-  for (const run of [...runs.values()].flat()) run.isApart = distance?.isApart(run.distance) ?? false;
-  return runs;
-}
-
-async function measureOnce(work, name, runner, distance) {
-  const measure = () => runner.measure(work, name);
-  if (!distance) return measure();
-  const { result, distance: measured } = await distance.near(measure);
-  return { ...result, distance: measured };
-}
-
-/** Those to be repeated because the cores were apart. What failed is told, whatever they did. */
-function runsApart(runs, distance) {
-  return [...runs].flatMap(([name, rounds]) =>
-    rounds.flatMap((run, index) => (distance.isApart(run.distance) && isFaultless(run) ? [[name, index + 1]] : [])),
-  );
+function tell(work, name, round, { report, error }) {
+  const { of, unit } = FIGURES[work.figure];
+  console.error(`${work.id}, round ${round}, ${name}: ${error ?? `${threeDigits(of(report))} ${unit}`}`);
 }
 
 function today() {

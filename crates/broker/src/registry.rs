@@ -86,6 +86,16 @@ impl SocketEntry {
         })
     }
 
+    /// Whether messages of at most so many bytes go to this socket as they are: it has not agreed on compression, or they are
+    /// below the threshold.
+    pub(crate) fn takes_plain(&self, longest: usize) -> bool {
+        let compression = &self.listener.options.compression;
+        self.deflate.is_none()
+            || compression
+                .as_ref()
+                .is_none_or(|how| longest < how.threshold)
+    }
+
     /// Takes room for `bytes` in the socket's backpressure budget. A socket for which nothing waits takes one
     /// message of any size, so that a message the limit of messages allows is never refused out of hand.
     pub(crate) fn reserve(&self, bytes: usize) -> Reservation {

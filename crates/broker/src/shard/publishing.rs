@@ -22,7 +22,13 @@ impl Shard {
     ///
     /// If no command is left nothing waits that could leave together with it.
     pub(super) fn publish(&mut self, first: Box<Publication>, next: &mut Drain<'_, Command>) {
-        let joined = joined_with(&first, next.as_slice());
+        // One member has nobody to share a piece with.
+        let is_shared = first.members.iter().map(|chunk| chunk.len()).sum::<usize>() > 1;
+        let joined = if is_shared {
+            joined_with(&first, next.as_slice())
+        } else {
+            0
+        };
         if joined == 0 {
             return self.publish_one(&first, next.len() == 0);
         }
@@ -46,15 +52,20 @@ impl Shard {
     }
 
     fn publish_joined(&mut self, publications: &[Box<Publication>], is_last: bool) {
-        let frames: Vec<_> = publications
+        let frames: Vec<&[u8]> = publications
             .iter()
             .map(|one| &**one.frames.plain())
             .collect();
+        let longest = frames.iter().map(|frame| frame.len()).max().unwrap_or(0);
         let frames = Bytes::from(frames.concat());
         let messages = publications.len() as u64;
-        let excepted: Vec<SocketId> = publications.iter().filter_map(|one| one.except).collect();
+        let mut excepted: Vec<SocketId> =
+            publications.iter().filter_map(|one| one.except).collect();
+        excepted.sort_unstable();
+        excepted.dedup();
         self.deal(&publications[0].members, is_last, |shard, entry| {
-            if entry.deflate.is_none() && !excepted.contains(&entry.id) {
+            // No payload is longer than the longest frame.
+            if entry.takes_plain(longest) && excepted.binary_search(&entry.id).is_err() {
                 return shard.deliver_joined(entry, &frames, messages);
             }
             for publication in publications {
@@ -85,8 +96,7 @@ impl Shard {
     }
 }
 
-/// How many of these commands publish to the same members, small messages for which there was room everywhere, and can be
-/// joined with the first.
+/// How many of these commands publish to the same members as the first, and can be joined with it.
 fn joined_with(first: &Publication, next: &[Command]) -> usize {
     if !is_simple(first) {
         return 0;
@@ -104,6 +114,7 @@ fn joined_with(first: &Publication, next: &[Command]) -> usize {
     next.iter().take_while(joins).count()
 }
 
+/// Small, and there was room for it everywhere: one member that reads too slowly has its room's messages dealt one by one.
 fn is_simple(publication: &Publication) -> bool {
     publication.skipped.is_empty() && publication.frames.plain().len() <= COPY_UP_TO
 }

@@ -110,13 +110,7 @@ fn is_small(payload: &[u8]) -> bool {
 impl Run {
     /// Takes a socket's room for all of it, if the socket gets it as it is and has room for all.
     fn takes_room_of(&self, entry: &SocketEntry) -> bool {
-        self.is_plain_for(entry) && entry.reserve_together(self.frames.len())
-    }
-
-    fn is_plain_for(&self, entry: &SocketEntry) -> bool {
-        let options = &entry.listener.options;
-        entry.deflate.is_none()
-            || (options.compression.as_ref()).is_none_or(|how| self.longest < how.threshold)
+        entry.takes_plain(self.longest) && entry.reserve_together(self.frames.len())
     }
 
     /// Its frames, none of which keeps the memory of the others.

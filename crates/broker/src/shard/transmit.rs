@@ -49,7 +49,7 @@ impl Shard {
         }
     }
 
-    /// Puts frames that nobody wants compressed in one outbox, of so many messages; room for them was taken.
+    /// Puts frames that go to this socket as they are in its outbox, of so many messages; room for them was taken.
     pub(super) fn deliver_joined(
         &mut self,
         entry: &Arc<SocketEntry>,

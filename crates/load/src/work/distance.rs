@@ -1,6 +1,7 @@
 //! How far two cores are from each other: the time in which one answers the other through a cache line.
 
 use std::hint::spin_loop;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -35,24 +36,23 @@ pub(super) fn run(options: Distance) -> Result<Report, String> {
 }
 
 fn round_trip(Distance { from, to }: Distance) -> Result<Duration, String> {
+    pin(from)?;
     // Odd numbers are questions, and the next number is the answer.
     let line = AtomicU32::new(0);
-    let (ready, is_ready) = mpsc::channel();
+    let (tell, is_pinned) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
             let pinned = pin(to);
-            let may_answer = pinned.is_ok();
-            let _ = ready.send(pinned);
-            for question in questions().filter(|_| may_answer) {
+            let answered = if pinned.is_ok() { questions() } else { 0..0 };
+            let _ = tell.send(pinned);
+            for question in answered.map(number_of) {
                 wait_for(&line, question);
                 line.store(question + 1, Ordering::Release);
             }
         });
-        // Before anything is asked: nobody would answer.
-        let pinned = pin(from);
-        is_ready.recv().map_err(|error| error.to_string())??;
+        is_pinned.recv().map_err(|error| error.to_string())??;
         let mut shortest = Duration::MAX;
-        let mut questions = questions();
+        let mut questions = questions().map(number_of);
         for _ in 0..SERIES {
             let began = Instant::now();
             for question in questions.by_ref().take(ROUND_TRIPS as usize) {
@@ -61,12 +61,16 @@ fn round_trip(Distance { from, to }: Distance) -> Result<Duration, String> {
             }
             shortest = shortest.min(began.elapsed());
         }
-        pinned.map(|()| shortest / ROUND_TRIPS)
+        Ok(shortest / ROUND_TRIPS)
     })
 }
 
-fn questions() -> impl Iterator<Item = u32> {
-    (0..SERIES * ROUND_TRIPS).map(|number| 2 * number + 1)
+fn questions() -> Range<u32> {
+    0..SERIES * ROUND_TRIPS
+}
+
+fn number_of(question: u32) -> u32 {
+    2 * question + 1
 }
 
 fn wait_for(line: &AtomicU32, value: u32) {
