@@ -70,6 +70,7 @@ export interface Native {
    *
    * @param http - it answers HTTP requests
    * @param upgrade - it decides on upgrades
+   * @param opens - it wants to know of sockets that open
    * @param onEvents - called when there are events to `take`; must not throw
    * @param finishedMessages - its one element counts the messages whose handler has finished, and is read when the
    * worker ends. On an `ArrayBuffer` of its own: small arrays made without one are moved by the garbage collector
@@ -79,6 +80,7 @@ export interface Native {
   register(
     http: boolean,
     upgrade: boolean,
+    opens: boolean,
     onEvents: () => void,
     finishedEvents: Uint32Array<ArrayBuffer>,
     isMainThread: boolean,

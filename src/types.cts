@@ -419,7 +419,8 @@ export interface ErrorContext {
 
 /**
  * What a worker does with events; every handler is optional. They are called as methods of the object that was
- * registered, so an instance of a class works.
+ * registered, so an instance of a class works. They have to be there when the thread registers: what an object has no
+ * handler for then may not be brought to it later.
  *
  * All events of a socket go to one worker, in the order they happened. A handler may return a promise: the next handler
  * of that socket waits for it, those of other sockets do not. While much waits behind a promise, nothing more is read

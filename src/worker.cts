@@ -94,10 +94,11 @@ export class WorkerThread {
    */
   constructor(handlers: unknown) {
     this.#handlers = checkHandlers(handlers);
-    const { handleHttpRequest, handleSocketUpgrade } = this.#handlers;
+    const { handleHttpRequest, handleSocketUpgrade, handleSocketOpen } = this.#handlers;
     this.#handle = native.register(
       handleHttpRequest !== undefined,
       handleSocketUpgrade !== undefined,
+      handleSocketOpen !== undefined,
       () => this.#turn(),
       this.#finishedEvents,
       isMainThread,

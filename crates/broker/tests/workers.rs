@@ -60,6 +60,39 @@ fn without_a_worker_nothing_starts() {
     );
 }
 
+/// Its sockets are handed on as if it had handled the event.
+#[test]
+fn a_worker_that_ignores_opens_gets_messages_and_closes_only() {
+    let interest = Interest {
+        ignores_opens: true,
+        ..SOCKETS
+    };
+    let (broker, mut ignorant, listener, address) = serve(interest);
+    let mut first = Client::open(address);
+    first.send_text("1");
+    let socket = ignorant.wait("a message", |seen| seen.iter().find_map(Seen::socket));
+    assert_eq!(ignorant.wait_messages(socket, 1), [b"1"]);
+    let mut told = ManualWorker::register(&broker, SOCKETS);
+    // Two sockets, so that each worker gets one.
+    let mut clients = [Client::open(address), Client::open(address)];
+    let other = told.wait_opened(1)[0];
+    for client in &mut clients {
+        client.send_text("2");
+    }
+    assert_eq!(told.wait_messages(other, 1), [b"2"]);
+    assert_eq!(ignorant.seen.iter().filter_map(Seen::opened).count(), 0);
+
+    ignorant.worker.end(None);
+    first.send_text("3");
+    assert_eq!(told.wait_messages(socket, 1), [b"3"]);
+    drop(first);
+    assert_eq!(told.wait_close(socket).0, 1006);
+    drop(clients);
+    assert_eq!(told.wait_close(other).0, 1006);
+    assert_eq!(told.seen.iter().filter_map(Seen::opened).count(), 1);
+    stop(&listener, at_once());
+}
+
 #[test]
 fn sockets_and_requests_go_round_each_with_a_turn_of_its_own() {
     let (broker, first, listener, address) = serve(HTTP);

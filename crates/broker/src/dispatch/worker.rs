@@ -45,6 +45,8 @@ pub struct Interest {
     /// this one end, and a socket that failed stays open for the answers to its messages. Otherwise a close event
     /// counts as handled with its batch, and a socket that fails closes at once.
     pub confirms_closes: bool,
+    /// It does nothing when a socket opens, and gets no open events.
+    pub ignores_opens: bool,
 }
 
 /// How many events a worker has handled since it was registered, both wrapping.

@@ -109,9 +109,11 @@ impl Shard {
         socket.guard = Some(guard);
         socket.heard = self.now;
         let request = socket.request.take().unwrap_or_default();
-        let batch = self.staging.batch_of(&socket.worker);
-        let token = entry.token();
-        batch.open(entry.origin(token.as_ref()), &request);
+        if !socket.worker.interest.ignores_opens {
+            let batch = self.staging.batch_of(&socket.worker);
+            let token = entry.token();
+            batch.open(entry.origin(token.as_ref()), &request);
+        }
         self.handle.counters.opened.add(1);
         if !socket.outbox.is_empty() {
             self.mark_dirty(key);

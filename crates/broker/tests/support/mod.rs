@@ -33,16 +33,19 @@ pub(crate) const BOTH: Interest = Interest {
     http: true,
     upgrade: true,
     confirms_closes: true,
+    ignores_opens: false,
 };
 pub(crate) const HTTP: Interest = Interest {
     http: true,
     upgrade: false,
     confirms_closes: true,
+    ignores_opens: false,
 };
 pub(crate) const SOCKETS: Interest = Interest {
     http: false,
     upgrade: false,
     confirms_closes: true,
+    ignores_opens: false,
 };
 
 /// A broker of two shards: enough to cross from one to another.
