@@ -65,7 +65,8 @@ pub(crate) async fn accept(
             turn += 1;
             if Arc::ptr_eq(shard, &here) {
                 let transport = Transport::new(stream, &sources)?;
-                tokio::spawn(serve(transport, peer, Arc::clone(&here), admission));
+                let here = Arc::clone(&here);
+                tokio::spawn(Box::pin(serve(transport, peer, here, admission)));
             } else {
                 shard.send(Command::Connect {
                     stream,

@@ -193,7 +193,9 @@ impl Shard {
             } => match Transport::new(stream, self.reactor.sources()) {
                 Ok(transport) => {
                     let handle = Arc::clone(&self.handle);
-                    tokio::spawn(connection::serve(transport, peer, handle, admission));
+                    tokio::spawn(Box::pin(connection::serve(
+                        transport, peer, handle, admission,
+                    )));
                 }
                 Err(error) => tracing::warn!(%error, "a connection could not be registered"),
             },
