@@ -17,6 +17,7 @@
  */
 
 import { Buffer } from 'node:buffer';
+import { leaveHand } from './in-hand.cjs';
 import { native } from './native.cjs';
 
 /** The kinds of event. */
@@ -84,12 +85,12 @@ export class Batch {
   }
 
   #read(bytes: Buffer): void {
+    this.#bytes = bytes as Decoder;
+    this.#store = bytes.buffer;
+    this.#storeOffset = bytes.byteOffset;
     // The addon's buffers have a store of their own, which is aligned; another runtime might cut them from a pool.
-    const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(Uint8Array.from(bytes).buffer);
-    this.#bytes = aligned as Decoder;
-    this.#store = aligned.buffer;
-    this.#storeOffset = aligned.byteOffset;
-    this.#words = new Uint32Array(this.#store, this.#storeOffset, aligned.byteLength >>> 2);
+    const aligned = bytes.byteOffset % 4 === 0 ? bytes : Uint8Array.from(bytes);
+    this.#words = new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength >>> 2);
   }
 
   /** Another batch has come into the buffer, of so many bytes. */
@@ -118,6 +119,7 @@ export class Batch {
       const length = this.#word(1);
       if (length >= HEAD_BYTES && this.#start + length <= this.#length) return;
     }
+    leaveHand();
     this.#read(native.takeAgain());
     this.#decodedEnd = 0;
   }

@@ -1,6 +1,6 @@
 /**
  * The message that a handler is called with. Most applications pass messages on as they are, and the addon still has what
- * they came in: a text need not be taken out of its string again.
+ * they came in: a text need not be taken out of its string again, nor asked a view where its bytes are.
  */
 
 import { checkData } from './arguments.cjs';
@@ -18,14 +18,18 @@ export function takeInHand(messageData: string | Buffer, recordOffset: number): 
   offset = recordOffset;
 }
 
-/** Before another batch is taken, and when a turn is over: what a handler gives from here on is in no batch. */
+/**
+ * Before another batch is taken or this one is taken again, and when a turn is over: what a handler gives from here on has
+ * no place in a batch.
+ */
 export function leaveHand(): void {
   data = NOTHING;
 }
 
 /** What the addon gets for a message that an application gives. */
 export function toMessage(messageData: unknown): NativeMessage {
-  // Bytes may have been changed meanwhile, and go out as they are now; whose they are need not be checked.
-  if (messageData === data) return typeof data === 'string' ? offset : (data as Buffer);
-  return checkData(messageData);
+  if (messageData !== data) return checkData(messageData);
+  // Bytes go out as they are now. A view without any may have had its buffer transferred: there is nothing at its place.
+  const isThere = typeof data === 'string' || (data as Buffer).length > 0;
+  return isThere ? offset : (data as Buffer);
 }

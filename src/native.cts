@@ -15,8 +15,8 @@ import type { Ban } from './types.cjs';
 export type NativeData = string | Uint8Array;
 
 /**
- * What it takes as a message: data, or the offset in the batch in hand of a text message that goes on as it came. Of large
- * ones that is the one that was taken last.
+ * What it takes as a message: data, or the offset in the batch in hand of a message that is passed on: a text as it came, of
+ * large ones the one that was taken last; bytes as they are now in the buffer that they came in, which still must have them.
  */
 export type NativeMessage = NativeData | number;
 

@@ -172,3 +172,55 @@ test('a handler that has transferred its bytes has no more time than others', as
   client.send(Buffer.from('bytes'));
   assert.deepEqual(await within(client.closed, 'the close'), { code: 1011, reason: 'handler timed out' });
 });
+
+test('bytes that their handler has changed go out changed from another handler of their batch', async (t) => {
+  let kept;
+  const server = serve(t, {
+    handleSocketMessage(data, socketId) {
+      if (data === 'listener') {
+        listener = socketId;
+        send(socketId, 'here');
+        return;
+      }
+      kept = data;
+      // All that is left of the batch, which the addon has to give once more.
+      new Uint8Array(data.buffer).fill(0x78);
+    },
+    handleSocketClose() {
+      send(listener, kept);
+    },
+  });
+  let listener;
+  const other = await connect(t, server);
+  other.send('listener');
+  assert.equal(await other.inbox.next(), 'here');
+  for (let round = 0; round < 20; round += 1) {
+    const client = await connect(t, server);
+    client._socket.cork();
+    client.send(Buffer.from('bytes'));
+    client.close();
+    client._socket.uncork();
+    assert.deepEqual(await other.inbox.next(), Buffer.from('xxxxx'), `round ${round}`);
+  }
+});
+
+test('bytes that their handler has changed go out changed when it has retired its worker', async (t) => {
+  const handlers = {
+    handleSocketMessage(data, socketId) {
+      if (data[0] !== 1) return;
+      new Uint8Array(data.buffer).fill(0x78);
+      first.unregister();
+      second = registerWorkerThread({});
+      send(socketId, data);
+    },
+  };
+  const first = registerWorkerThread(handlers);
+  let second;
+  t.after(async () => {
+    await stopAll();
+    second?.unregister();
+  });
+  const client = await connect(t, listen());
+  sendTogether(client, mixed(20).slice(1));
+  assert.deepEqual(await client.inbox.next(), Buffer.from('xxxxx'));
+});

@@ -83,7 +83,7 @@ pub use channel::ChannelLimit;
 pub use client::{Cidr, ClientAddress, InvalidCidr, Peers, ProxyProtocol, TrustProxy};
 pub use compression::{Compression, CompressionMemory};
 pub use dispatch::batch::Batch;
-pub use dispatch::record::{Event, PackedText};
+pub use dispatch::record::{Event, PackedMessage};
 pub use dispatch::request_block::RequestBlock;
 pub use dispatch::worker::{Finished, Interest, ThreadWaker, Worker, WorkerWaker};
 pub use error::StartError;

@@ -4,6 +4,7 @@
 //! same is answered like an unknown socket or channel: by `None`.
 
 use std::borrow::Cow;
+use std::ptr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use wsbroker_engine::{
     ChannelName, HEADER_ROOM, LargeText, OutboundMessage, RequestId, Response, SocketId, memory,
 };
 
-use crate::in_hand::{self, TextInHand};
+use crate::in_hand::{self, BatchCopy, MessageInHand};
 use crate::value::{Data, RawValue, SCRATCH_BYTES};
 
 pub(crate) fn number(cx: &mut FunctionContext, index: usize) -> NeonResult<f64> {
@@ -61,7 +62,8 @@ fn with_data<'cx, R>(
     }
 }
 
-/// A string becomes a text message, a `Uint8Array` a binary one; a number is the offset of a text in the batch in hand.
+/// A string becomes a text message, a `Uint8Array` a binary one; a number is the offset of a message in
+/// the batch in hand.
 pub(crate) fn with_message<R>(
     cx: &mut FunctionContext,
     index: usize,
@@ -80,9 +82,10 @@ pub(crate) fn with_message_of<R>(
     use_message: impl FnOnce(&OutboundMessage<'_>) -> R,
 ) -> Option<R> {
     if let Some(offset) = value.number() {
-        return in_hand::with_text_at(offset as usize, |text| match text {
-            TextInHand::Packed(text) => use_message(&OutboundMessage::utf8(text)),
-            TextInHand::Large(text) => use_message(&OutboundMessage::large_text(text)),
+        return in_hand::with_message_at(offset as usize, |message| match message {
+            MessageInHand::Text(text) => use_message(&OutboundMessage::utf8(text)),
+            MessageInHand::LargeText(text) => use_message(&OutboundMessage::large_text(text)),
+            MessageInHand::Bytes(bytes) => use_message(&OutboundMessage::binary(bytes)),
         });
     }
     value.with_data(|data| match data {
@@ -231,11 +234,43 @@ pub(crate) fn latin1(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 pub(crate) fn buffer<'cx>(cx: &mut Cx<'cx>, bytes: &[u8]) -> JsResult<'cx, JsBuffer> {
-    // SAFETY: the next line writes every byte before JavaScript can see the buffer. `JsBuffer::new` would fill it
-    // with zeros first, which is a second pass over every batch of events.
+    // SAFETY: the next line writes every byte before JavaScript can see the buffer.
     let mut buffer = unsafe { JsBuffer::uninitialized(cx, bytes.len())? };
     buffer.as_mut_slice(cx).copy_from_slice(bytes);
     Ok(buffer)
+}
+
+/// A buffer for a batch of events, and where it has them.
+pub(crate) fn batch_buffer<'cx>(
+    cx: &mut Cx<'cx>,
+    batch: &[u8],
+) -> NeonResult<(Handle<'cx, JsBuffer>, BatchCopy)> {
+    // SAFETY: every byte is written below, before JavaScript can see the buffer. `JsBuffer::new` would fill it with zeros
+    // first, which is a second pass over every batch.
+    let mut buffer = unsafe { JsBuffer::uninitialized(cx, batch.len())? };
+    // An engine may keep a small array without an `ArrayBuffer`, and move its bytes when it is asked for one.
+    let (none, no_length, nothing) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    let mut store = ptr::null_mut();
+    // SAFETY: `buffer` is alive in `cx`, and what is asked for goes to a local.
+    let _ = unsafe {
+        let (env, buffer) = (cx.to_raw(), buffer.to_raw());
+        node_api::get_typedarray_info(
+            env,
+            buffer,
+            none,
+            no_length,
+            nothing,
+            &raw mut store,
+            ptr::null_mut(),
+        )
+    };
+    let bytes = buffer.as_mut_slice(cx);
+    bytes.copy_from_slice(batch);
+    let copy = BatchCopy {
+        start: bytes.as_ptr(),
+        length: bytes.len(),
+    };
+    Ok((buffer, copy))
 }
 
 /// Ids fit a double exactly.

@@ -1,12 +1,12 @@
-//! The batch that the JavaScript of this thread works through. It is here for what does not cross with it: large texts, one
-//! after the other, and texts that a handler passes on as they came, which need not be taken out of their strings again.
+//! The batch that the JavaScript of this thread works through. It is here for what does not cross with it, large texts, one
+//! after the other; and for messages that a handler passes on, whose data is known by its place then.
 //!
 //! A thread works a batch off before it takes the next one, of whichever worker.
 
 use std::cell::RefCell;
-use std::vec;
+use std::{slice, vec};
 
-use wsbroker_engine::{Batch, LargeText, PackedText};
+use wsbroker_engine::{Batch, LargeText, PackedMessage};
 
 thread_local! {
     static IN_HAND: RefCell<InHand> = RefCell::default();
@@ -15,29 +15,49 @@ thread_local! {
 #[derive(Default)]
 struct InHand {
     batch: Batch,
+    /// Where JavaScript has the records, if handlers get bytes of them.
+    copy: Option<BatchCopy>,
     /// Those that have not been given yet.
     large_texts: vec::IntoIter<LargeText>,
     last_large_text: Option<LargeText>,
 }
 
-/// A text message of the batch.
-pub(crate) enum TextInHand<'a> {
-    Packed(&'a [u8]),
-    Large(&'a LargeText),
+/// Memory of JavaScript's that the records of a batch were copied to.
+pub(crate) struct BatchCopy {
+    pub(crate) start: *const u8,
+    pub(crate) length: usize,
+}
+
+/// A message of the batch.
+pub(crate) enum MessageInHand<'a> {
+    /// A text as it came.
+    Text(&'a [u8]),
+    /// The same.
+    LargeText(&'a LargeText),
+    /// Bytes as they are now: handlers may change them.
+    Bytes(&'a [u8]),
 }
 
 /// Takes this batch in hand, and leaves the one before.
-pub(crate) fn take(mut batch: Batch) {
+pub(crate) fn take(mut batch: Batch, copy: Option<BatchCopy>) {
     IN_HAND.set(InHand {
         large_texts: batch.take_large_texts().into_iter(),
         batch,
+        copy,
         last_large_text: None,
     });
 }
 
-/// The records of the batch once more.
-pub(crate) fn packed<R>(with: impl FnOnce(&[u8]) -> R) -> R {
-    IN_HAND.with_borrow(|in_hand| with(in_hand.batch.packed()))
+/// Gives JavaScript the records once more; the copy that it had is not used from here on.
+pub(crate) fn copy_again<T, E>(
+    copy: impl FnOnce(&[u8]) -> Result<(T, BatchCopy), E>,
+) -> Result<T, E> {
+    IN_HAND.with_borrow_mut(|in_hand| {
+        in_hand.copy = None;
+        let (given, copy) = copy(in_hand.batch.packed())?;
+        in_hand.copy = Some(copy);
+        Ok(given)
+    })
 }
 
 pub(crate) fn leave() {
@@ -52,13 +72,29 @@ pub(crate) fn next_large_text() -> Option<LargeText> {
     })
 }
 
-/// Runs `with` on the text message whose record is at this offset. Of large ones there is only the one that was given last.
-pub(crate) fn with_text_at<R>(offset: usize, with: impl FnOnce(TextInHand<'_>) -> R) -> Option<R> {
+/// Runs `with` on the message whose record is at this offset; no JavaScript may run meanwhile. Of large texts there is only
+/// the one that was given last, and of a binary message JavaScript must still have the bytes.
+pub(crate) fn with_message_at<R>(
+    offset: usize,
+    with: impl FnOnce(MessageInHand<'_>) -> R,
+) -> Option<R> {
     IN_HAND.with_borrow(|in_hand| {
-        let text = match in_hand.batch.text_at(offset)? {
-            PackedText::Here(text) => TextInHand::Packed(text),
-            PackedText::Large => TextInHand::Large(in_hand.last_large_text.as_ref()?),
+        let message = match in_hand.batch.message_at(offset)? {
+            PackedMessage::Text(text) => MessageInHand::Text(text),
+            PackedMessage::LargeText => MessageInHand::LargeText(in_hand.last_large_text.as_ref()?),
+            PackedMessage::Bytes(place) => {
+                let BatchCopy { start, length } = *in_hand.copy.as_ref()?;
+                if place.end > length {
+                    return None;
+                }
+                // SAFETY: there are so many bytes. The TypeScript gives the offset of bytes only while the handler's view
+                // of them, which it holds in its hands then, has any: its buffer has not been transferred, and keeps its
+                // memory, which V8 does not move. Nobody else writes there, for JavaScript does not run.
+                MessageInHand::Bytes(unsafe {
+                    slice::from_raw_parts(start.add(place.start), place.len())
+                })
+            }
         };
-        Some(with(text))
+        Some(with(message))
     })
 }

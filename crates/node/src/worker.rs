@@ -263,20 +263,23 @@ pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     wsbroker_engine::cork();
     let mut store = cx.argument::<JsBuffer>(1)?;
     let packed = batch.packed();
-    let taken = match store.as_mut_slice(&mut cx).get_mut(..packed.len()) {
+    let (taken, copy) = match store.as_mut_slice(&mut cx).get_mut(..packed.len()) {
         Some(store) if !batch.has_bytes_to_keep() => {
             store.copy_from_slice(packed);
-            cx.number(packed.len() as u32).upcast()
+            (cx.number(packed.len() as u32).upcast(), None)
         }
-        _ => convert::buffer(&mut cx, packed)?.upcast(),
+        _ => {
+            let (buffer, copy) = convert::batch_buffer(&mut cx, packed)?;
+            (buffer.upcast(), Some(copy))
+        }
     };
-    in_hand::take(batch);
+    in_hand::take(batch, copy);
     Ok(taken)
 }
 
 /// `() → Buffer`: the batch in hand once more.
 pub(crate) fn take_again(mut cx: FunctionContext) -> JsResult<JsBuffer> {
-    in_hand::packed(|packed| convert::buffer(&mut cx, packed))
+    in_hand::copy_again(|packed| convert::batch_buffer(&mut cx, packed))
 }
 
 /// `(ascii) → string`: the next large text of the batch in hand.

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::record::{
-    Event, FLAG_ASCII, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, PackedText, Record, align, kind, word,
+    Event, FLAG_ASCII, FLAG_LARGE, FLAG_TEXT, HEAD, NO_TOKEN, PackedMessage, Record, align, kind,
+    word,
 };
 use crate::codec::TextBytes;
 use crate::id::{RequestId, SocketId};
@@ -92,15 +93,15 @@ impl Batch {
         std::mem::take(&mut self.large)
     }
 
-    /// The text message whose record begins at this offset of [`packed`](Self::packed).
+    /// The message whose record begins at this offset of [`packed`](Self::packed).
     #[must_use]
-    pub fn text_at(&self, offset: usize) -> Option<PackedText<'_>> {
+    pub fn message_at(&self, offset: usize) -> Option<PackedMessage<'_>> {
         let rest = self.bytes.get(offset..).filter(|rest| rest.len() >= HEAD)?;
         let bytes = rest.get(..word(rest, 1) as usize)?;
         if bytes.len() < HEAD {
             return None;
         }
-        Record { bytes, large: None }.text()
+        Record { bytes, large: None }.message(offset)
     }
 
     /// An empty batch that expects as much as this one has got.
@@ -373,32 +374,37 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_found_by_the_offset_of_its_record() {
+    fn a_message_is_found_by_the_offset_of_its_record() {
         let mut batch = Batch::default();
         let token = Bytes::from_static(b"token");
         let mut offsets = Vec::new();
-        for (text, token) in [
+        for (data, token) in [
             ("one", None),
             ("", Some(&token)),
             ("thr\u{e9}", Some(&token)),
         ] {
-            offsets.push((batch.packed().len(), text));
             let of = Origin::socket(socket(1), token, 0);
-            batch.text(of, TextBytes::Borrowed(text.as_bytes()), false);
+            let text = batch.packed().len();
+            batch.text(of, TextBytes::Borrowed(data.as_bytes()), false);
+            let bytes = batch.packed().len();
+            batch.binary(of, data.as_bytes());
+            offsets.push((text, bytes, data.as_bytes()));
         }
-        for (offset, text) in offsets {
-            let found = batch.text_at(offset);
-            assert_eq!(found, Some(PackedText::Here(text.as_bytes())));
+        for (text, bytes, data) in offsets {
+            assert_eq!(batch.message_at(text), Some(PackedMessage::Text(data)));
+            let Some(PackedMessage::Bytes(place)) = batch.message_at(bytes) else {
+                panic!("no bytes at {bytes}");
+            };
+            assert_eq!(&batch.packed()[place], data);
         }
         let of = Origin::socket(socket(1), None, 0);
         let large = batch.packed().len();
         batch.text(of, TextBytes::Borrowed(&[b'a'; LARGE]), true);
-        assert_eq!(batch.text_at(large), Some(PackedText::Large));
+        assert_eq!(batch.message_at(large), Some(PackedMessage::LargeText));
         let others = batch.packed().len();
-        batch.binary(of, b"bytes");
         batch.drain(of);
         for offset in (others..=batch.packed().len()).chain([1, 4, usize::MAX]) {
-            assert_eq!(batch.text_at(offset), None);
+            assert_eq!(batch.message_at(offset), None);
         }
     }
 

@@ -17,6 +17,8 @@
 //! [request block](super::request_block). The data of a large text, which word 0 tells by a flag, does not stand in its
 //! record but beside the buffer, in the order of the records: it becomes a string without a copy in between.
 
+use std::ops::Range;
+
 use super::request_block::RequestBlock;
 use crate::id::{RequestId, SocketId};
 use crate::large_text::LargeText;
@@ -107,13 +109,15 @@ pub enum Event<'a> {
     },
 }
 
-/// A text message in a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PackedText<'a> {
-    /// Its data, valid UTF-8.
-    Here(&'a [u8]),
-    /// Its data stands elsewhere.
-    Large,
+/// A message in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PackedMessage<'a> {
+    /// The data of a text, valid UTF-8.
+    Text(&'a [u8]),
+    /// The data of a text stands elsewhere.
+    LargeText,
+    /// Where the data of a binary message stands in [`Batch::packed`](crate::Batch::packed), and in every copy of that.
+    Bytes(Range<usize>),
 }
 
 /// One record of a batch with its header.
@@ -158,15 +162,19 @@ impl<'a> Record<'a> {
         has_block || is_binary || word(self.bytes, 4) != NO_TOKEN
     }
 
-    /// A text message; `None` for everything else.
-    pub(super) fn text(self) -> Option<PackedText<'a>> {
-        let flags = self.bytes[1];
-        if self.kind() != kind::MESSAGE || flags & FLAG_TEXT == 0 {
+    /// A message, of a record that begins at this offset of its batch; `None` for everything else.
+    pub(super) fn message(self, offset: usize) -> Option<PackedMessage<'a>> {
+        if self.kind() != kind::MESSAGE {
             return None;
         }
-        Some(match flags & FLAG_LARGE {
-            0 => PackedText::Here(self.payload()),
-            _ => PackedText::Large,
+        let flags = self.bytes[1];
+        Some(if flags & FLAG_TEXT == 0 {
+            let Range { start, end } = self.payload_range();
+            PackedMessage::Bytes(offset + start..offset + end)
+        } else if flags & FLAG_LARGE == 0 {
+            PackedMessage::Text(self.payload())
+        } else {
+            PackedMessage::LargeText
         })
     }
 
@@ -181,9 +189,13 @@ impl<'a> Record<'a> {
         if let Some(large) = self.large {
             return large.as_bytes();
         }
+        // Of a large text that was taken nothing is here.
+        self.bytes.get(self.payload_range()).unwrap_or_default()
+    }
+
+    fn payload_range(self) -> Range<usize> {
         let start = HEAD + self.token().map_or(0, |token| align(token.len()));
-        let end = start + word(self.bytes, 5) as usize;
-        self.bytes.get(start..end).unwrap_or_default() // of a large text that was taken nothing is here
+        start..start + word(self.bytes, 5) as usize
     }
 
     pub(super) fn event(self) -> Event<'a> {
