@@ -61,6 +61,13 @@ interface Decoder extends Buffer {
   utf8Slice(start: number, end: number): string;
 }
 
+/** What a Buffer makes views of itself with: in Node and Deno a class that has no name outside, in Bun `Buffer`. */
+const BufferView = Reflect.get(Buffer, Symbol.species) as new (
+  store: ArrayBufferLike,
+  offset: number,
+  length: number,
+) => Buffer;
+
 /**
  * A batch, and a place in it. The accessors speak of the record that {@link next} moved to.
  */
@@ -172,8 +179,8 @@ export class Batch {
     if ((flags & FLAG_LARGE) !== 0) return native.takeLargeText((flags & FLAG_ASCII) !== 0);
     const start = this.#payloadStart();
     const end = start + this.#word(5);
-    // Not by `subarray`, which asks the buffer for its store by a call into V8.
-    if ((flags & FLAG_TEXT) === 0) return Buffer.from(this.#store, this.#storeOffset + start, end - start);
+    // Not by `subarray`, which asks the buffer for its store by a call into V8, nor by `Buffer.from`, which asks what it got.
+    if ((flags & FLAG_TEXT) === 0) return new BufferView(this.#store, this.#storeOffset + start, end - start);
     return (flags & FLAG_ASCII) !== 0 ? this.#ascii(start, end) : this.#bytes.utf8Slice(start, end);
   }
 
