@@ -86,8 +86,18 @@ enum End {
     Cut,
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(
+/// Serves one connection to its end, in a task of its own.
+pub(crate) fn spawn(
+    transport: Transport,
+    peer: ClientAddress,
+    shard: Arc<ShardHandle>,
+    admission: Admission,
+) {
+    // In a box, for tokio moves what it is given six times, and this takes up to 2 KiB.
+    tokio::spawn(Box::pin(serve(transport, peer, shard, admission)));
+}
+
+async fn serve(
     transport: Transport,
     peer: ClientAddress,
     shard: Arc<ShardHandle>,

@@ -16,7 +16,7 @@ use super::bind::SocketFile;
 use super::{Admission, ListenerGuard, ListenerShared, StopPhase};
 use crate::broker::Core;
 use crate::client::ClientAddress;
-use crate::http::connection::serve;
+use crate::http::connection;
 use crate::reactor::{Sources, Watched};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Command;
@@ -66,7 +66,7 @@ pub(crate) async fn accept(
             if Arc::ptr_eq(shard, &here) {
                 let transport = Transport::new(stream, &sources)?;
                 let here = Arc::clone(&here);
-                tokio::spawn(Box::pin(serve(transport, peer, here, admission)));
+                connection::spawn(transport, peer, here, admission);
             } else {
                 shard.send(Command::Connect {
                     stream,

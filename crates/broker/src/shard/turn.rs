@@ -193,9 +193,7 @@ impl Shard {
             } => match Transport::new(stream, self.reactor.sources()) {
                 Ok(transport) => {
                     let handle = Arc::clone(&self.handle);
-                    tokio::spawn(Box::pin(connection::serve(
-                        transport, peer, handle, admission,
-                    )));
+                    connection::spawn(transport, peer, handle, admission);
                 }
                 Err(error) => tracing::warn!(%error, "a connection could not be registered"),
             },
