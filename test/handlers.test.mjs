@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import { registerWorkerThread, send } from 'wsbroker';
+import { registerWorkerThread, send, stats } from 'wsbroker';
 import { connect, request, serve, throwsCode } from './helpers/serving.mjs';
 import { deferred, Inbox, within } from './helpers/waiting.mjs';
 
@@ -88,6 +88,18 @@ test('no handler is needed', async (t) => {
   client.send('to nobody');
   client.close(1000);
   assert.deepEqual(await client.closed, { code: 1000, reason: '' });
+});
+
+test('a thread is not brought open events that it has no handler for', async (t) => {
+  for (const handleSocketOpen of [undefined, () => {}]) {
+    await t.test(handleSocketOpen === undefined ? 'without' : 'with', async (t) => {
+      const server = serve(t, { handleSocketOpen, handleSocketMessage: (data, id) => send(id, data) });
+      const client = await connect(t, server);
+      client.send('hello');
+      assert.equal(await client.inbox.next(), 'hello');
+      assert.equal(stats().workers[0].events, handleSocketOpen === undefined ? 1 : 2);
+    });
+  }
 });
 
 test('a handler may be replaced while the server runs', async (t) => {

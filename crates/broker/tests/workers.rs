@@ -60,37 +60,70 @@ fn without_a_worker_nothing_starts() {
     );
 }
 
-/// Its sockets are handed on as if it had handled the event.
-#[test]
-fn a_worker_that_ignores_opens_gets_messages_and_closes_only() {
-    let interest = Interest {
-        ignores_opens: true,
-        ..SOCKETS
-    };
-    let (broker, mut ignorant, listener, address) = serve(interest);
-    let mut first = Client::open(address);
-    first.send_text("1");
-    let socket = ignorant.wait("a message", |seen| seen.iter().find_map(Seen::socket));
-    assert_eq!(ignorant.wait_messages(socket, 1), [b"1"]);
-    let mut told = ManualWorker::register(&broker, SOCKETS);
-    // Two sockets, so that each worker gets one.
-    let mut clients = [Client::open(address), Client::open(address)];
-    let other = told.wait_opened(1)[0];
-    for client in &mut clients {
-        client.send_text("2");
-    }
-    assert_eq!(told.wait_messages(other, 1), [b"2"]);
-    assert_eq!(ignorant.seen.iter().filter_map(Seen::opened).count(), 0);
+const IGNORES_OPENS: Interest = Interest {
+    ignores_opens: true,
+    ..SOCKETS
+};
 
+#[test]
+fn a_worker_that_ignores_opens_gets_everything_else() {
+    let (broker, mut ignorant, listener, address) = serve(IGNORES_OPENS);
+    let mut clients = [Client::open(address), Client::open(address)];
+    for client in &mut clients {
+        client.send_text("1");
+    }
+    let ids = ignorant.wait("two messages", |seen| {
+        let ids: Vec<_> = seen.iter().filter_map(Seen::socket).collect();
+        <[SocketId; 2]>::try_from(ids).ok()
+    });
+    let [mut first, second] = clients;
+    drop(second);
+    let closed = ignorant.wait("a close", |seen| {
+        let mut closes = seen.iter().filter_map(Seen::closed);
+        closes.next().map(|(id, ..)| id)
+    });
+    let kept = ids.into_iter().find(|id| *id != closed);
+    let kept = kept.expect("the other socket");
+
+    // The one that is left goes on elsewhere, where nobody is told that it opened.
+    let mut told = ManualWorker::register(&broker, SOCKETS);
     ignorant.worker.end(None);
-    first.send_text("3");
-    assert_eq!(told.wait_messages(socket, 1), [b"3"]);
+    first.send_text("2");
+    assert_eq!(told.wait_messages(kept, 1), [b"2"]);
     drop(first);
-    assert_eq!(told.wait_close(socket).0, 1006);
-    drop(clients);
-    assert_eq!(told.wait_close(other).0, 1006);
-    assert_eq!(told.seen.iter().filter_map(Seen::opened).count(), 1);
+    told.wait_close(kept);
+    let _third = Client::open(address);
+    let opened = told.wait_opened(1);
+    assert!(!ids.contains(&opened[0]));
+    assert_eq!(ignorant.seen.iter().filter_map(Seen::opened).count(), 0);
     stop(&listener, at_once());
+    assert_nothing_left(&broker);
+}
+
+#[test]
+fn open_events_that_were_not_given_end_with_a_worker_that_ignores_them() {
+    for limbo in [false, true] {
+        let (broker, first, listener, address) = serve(SOCKETS);
+        let mut client = Client::open(address);
+        client.send_text("1");
+        eventually("the events wait", || first.waiting(&broker) == 2);
+        // Those of a worker that leaves nobody behind wait for the next one.
+        let mut second = if limbo {
+            first.worker.end(None);
+            ManualWorker::register(&broker, IGNORES_OPENS)
+        } else {
+            let second = ManualWorker::register(&broker, IGNORES_OPENS);
+            first.worker.end(None);
+            second
+        };
+        let id = second.wait("a message", |seen| seen.iter().find_map(Seen::socket));
+        assert_eq!(second.wait_messages(id, 1), [b"1"]);
+        client.send_close(4000, "done");
+        assert_eq!(second.wait_close(id), (4000, "done".to_owned()));
+        assert_eq!(second.seen.iter().filter_map(Seen::opened).count(), 0);
+        stop(&listener, at_once());
+        assert_nothing_left(&broker);
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl WorkerWaker for ThreadWaker {
     }
 }
 
-/// What a worker wants to be asked. What it does not want is answered without it.
+/// What a worker takes part in. What it does not want to be asked is answered without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     /// It answers HTTP requests; otherwise they get 503.
@@ -45,7 +45,8 @@ pub struct Interest {
     /// this one end, and a socket that failed stays open for the answers to its messages. Otherwise a close event
     /// counts as handled with its batch, and a socket that fails closes at once.
     pub confirms_closes: bool,
-    /// It does nothing when a socket opens, and gets no open events.
+    /// It does nothing when a socket opens, and gets no open events. That a socket opened meanwhile is told to nobody, also
+    /// not to a worker that gets it later.
     pub ignores_opens: bool,
 }
 

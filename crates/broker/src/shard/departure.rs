@@ -76,7 +76,9 @@ impl Shard {
                     let heir = heirs
                         .entry(id)
                         .or_insert_with(|| heir(&self.core.roster, worker, id));
-                    self.staging.batch_of(heir).copy(record);
+                    if record.kind() != kind::OPEN || !heir.interest.ignores_opens {
+                        self.staging.batch_of(heir).copy(record);
+                    }
                 }
             }
         }

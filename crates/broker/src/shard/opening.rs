@@ -108,6 +108,7 @@ impl Shard {
         socket.wire = Some(transport.into_wire(key));
         socket.guard = Some(guard);
         socket.heard = self.now;
+        // Whoever is told of it: without its request it is live, and ends with a close event.
         let request = socket.request.take().unwrap_or_default();
         if !socket.worker.interest.ignores_opens {
             let batch = self.staging.batch_of(&socket.worker);

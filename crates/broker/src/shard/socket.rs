@@ -26,7 +26,7 @@ pub(super) struct Socket {
     pub(super) outbox: Outbox,
     /// What it has left of its listener's rates, where there are any.
     pub(super) meter: Option<Box<Meter>>,
-    /// The request that was upgraded, packed, until the open event has gone.
+    /// The request that was upgraded, packed, until the socket is adopted.
     pub(super) request: Option<Box<[u8]>>,
     pub(super) phase: Phase,
     /// When something last came, in the shard's milliseconds.
@@ -155,7 +155,7 @@ impl Socket {
         wire.is_some_and(Wire::has_been_ended)
     }
 
-    /// The open event has gone and the close event has not.
+    /// It has been adopted, and no close event has been staged.
     pub(super) fn is_live(&self) -> bool {
         let reported = matches!(self.phase, Phase::Failing { .. } | Phase::Finishing { .. });
         self.request.is_none() && !reported
