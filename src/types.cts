@@ -419,8 +419,8 @@ export interface ErrorContext {
 
 /**
  * What a worker does with events; every handler is optional. They are called as methods of the object that was
- * registered, so an instance of a class works. They have to be there when the thread registers: what an object has no
- * handler for then may not be brought to it later.
+ * registered, so an instance of a class works. Whether it has `handleHttpRequest`, `handleSocketUpgrade` and
+ * `handleSocketOpen` is looked at once, when the thread registers.
  *
  * All events of a socket go to one worker, in the order they happened. A handler may return a promise: the next handler
  * of that socket waits for it, those of other sockets do not. While much waits behind a promise, nothing more is read
@@ -440,7 +440,10 @@ export interface WorkerHandlers {
    * this handler in any worker every upgrade is accepted.
    */
   handleSocketUpgrade?(request: HttpRequest): UpgradeDecision | PromiseLike<UpgradeDecision>;
-  /** A socket is open; called once, before any message of it. `request` is the one that was upgraded. */
+  /**
+   * A socket is open; called once, before any message of it. `request` is the one that was upgraded. Of a socket that
+   * opened in a thread without this handler no other thread is told later.
+   */
   handleSocketOpen?(socketId: SocketId, request: HttpRequest, token?: Token): unknown;
   /**
    * A message came: a string for a text message, a Buffer for a binary one. `token` is the socket's token when the
