@@ -69,9 +69,11 @@ function isNone(faults) {
   return Object.values(faults).every((count) => count === 0);
 }
 
+const NO_PEERS = ['wsbroker', 'bare'];
+
 function bestPeer(contenders) {
   const peers = Object.entries(contenders).filter(
-    ([name, { figure }]) => figure && CONTENDERS[name].server !== 'wsbroker',
+    ([name, { figure }]) => figure && !NO_PEERS.includes(CONTENDERS[name].server),
   );
   peers.sort(([, a], [, b]) => a.figure.median - b.figure.median);
   return peers[0]?.[0];
@@ -121,8 +123,11 @@ function judge({ of, ratio, to = [] }, contenders) {
   return { of, text, value, reached: value <= ratio };
 }
 
-/** What was measured, with versions, for a caption: variations of a server are that server, and node:http is Node. */
+/** `node:http` is Node, and the other has no users. */
+const WITHOUT_VERSION = ['node-http', 'bare'];
+
+/** What was measured, with versions, for a caption: variations of a server are that server. */
 export function versions({ node, servers }) {
-  const known = Object.entries(servers).filter(([name]) => name in SERVERS && name !== 'node-http');
+  const known = Object.entries(servers).filter(([name]) => name in SERVERS && !WITHOUT_VERSION.includes(name));
   return [`Node ${node}`, ...known.map(([, { title, version }]) => `${title} ${version}`)].join(', ');
 }

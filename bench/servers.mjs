@@ -7,6 +7,8 @@ import { ROOT } from '../scripts/setup.mjs';
 /** Where a user who has uWebSockets.js puts it: it is not on npm. */
 export const UWS_FOLDER = path.join(ROOT, 'target', 'bench', 'uWebSockets.js');
 
+const BARE = path.join(ROOT, 'target', 'release', 'wsbroker-bare');
+
 const program = (name) => path.join(ROOT, 'bench', 'servers', `${name}.mjs`);
 const node = (name) => [process.execPath, '--expose-gc', program(name)];
 
@@ -44,6 +46,8 @@ export const SERVERS = {
     command: () => node('socket.io'),
   },
   'node-http': { title: 'node:http', sockets: false, http: true, command: () => node('node-http') },
+  // No server that anybody could use, and no peer: what is left of one without work of its own.
+  bare: { title: 'system calls alone', sockets: true, http: false, command: () => [BARE] },
 };
 
 /**

@@ -54,7 +54,10 @@ const MEDIUM = 16 * 1024;
 const bytes = (size, count) => ['--size', String(size), '--warm-up-count', String(count)];
 
 const ROWS = [
-  echo('64', '64 sockets, 1 in flight', ['--sockets', '64'], 1.0, { alsoUnpinned: true }),
+  echo('64', '64 sockets, 1 in flight', ['--sockets', '64'], 1.0, {
+    alsoUnpinned: true,
+    contenders: [...SOCKET_SERVERS, 'bare'],
+  }),
   echo('64x16', '64 sockets, 16 in flight', ['--sockets', '64', '--in-flight', '16'], 0.8, {
     alsoUnpinned: true,
     contenders: [...SOCKET_SERVERS, 'wsbroker, native echo'],
@@ -115,7 +118,7 @@ const ROWS = [
     title: 'open, upgrade, one echo, close',
     load: ['connect'],
     figure: 'perCycle',
-    contenders: SOCKET_SERVERS,
+    contenders: [...SOCKET_SERVERS, 'bare'],
     goals: [goal(0.7, ['bun'])],
   },
   {

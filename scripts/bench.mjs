@@ -44,7 +44,7 @@ const OPTIONS = {
   add: { type: 'boolean', default: false },
 };
 
-const SMOKE_SERVERS = ['wsbroker', 'ws', 'node-http'];
+const SMOKE_SERVERS = ['wsbroker', 'ws', 'node-http', 'bare'];
 
 const RECORDED = path.join(ROOT, 'docs', 'bench');
 

@@ -179,6 +179,16 @@ describe('figures', () => {
     );
   });
 
+  it('are not held against what no server is', () => {
+    const runs = new Map([
+      ['wsbroker', [{ report: report(2) }]],
+      ['bare', [{ report: report(1) }]],
+    ]);
+    assert.equal(resultOf(WORK, runs).bestPeer, undefined);
+    runs.set('bun', [{ report: report(3) }]);
+    assert.equal(resultOf(WORK, runs).bestPeer, 'bun');
+  });
+
   it('count as sound only without faults and errors', () => {
     const sound = (...rounds) => isSound(resultOf(WORK, new Map([['wsbroker', rounds]])));
     assert.ok(sound({ report: report(1) }, { report: report(2) }));

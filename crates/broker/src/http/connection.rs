@@ -97,7 +97,7 @@ pub(crate) fn spawn(
     tokio::spawn(Box::pin(serve(transport, peer, shard, admission)));
 }
 
-async fn serve(
+pub(crate) async fn serve(
     transport: Transport,
     peer: ClientAddress,
     shard: Arc<ShardHandle>,
