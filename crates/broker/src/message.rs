@@ -83,7 +83,10 @@ impl<'a> OutboundMessage<'a> {
 
     /// Its frames for the receivers of one call.
     pub(crate) fn frames(&self) -> Frames {
-        Frames::new(self.frame().clone())
+        Frames::new(match self.frame.get() {
+            Some(frame) => frame.clone(),
+            None => codec::encode_frame(self.opcode, self.payload),
+        })
     }
 
     fn frame(&self) -> &Bytes {
@@ -135,9 +138,9 @@ impl Frames {
         }
     }
 
-    /// The frame as it goes to sockets that want it plain.
-    pub(crate) fn plain(&self) -> &Bytes {
-        &self.plain
+    /// The one frame for all receivers so far, if it is small enough to be copied.
+    pub(crate) fn small(&self) -> Option<&[u8]> {
+        (self.variants.is_empty() && self.plain.len() <= COPY_UP_TO).then_some(&*self.plain)
     }
 
     /// The frame that goes to this socket, compressed now if no receiver before was like it.
@@ -249,7 +252,7 @@ mod tests {
             compression: &compression,
             window_bits: 15,
         };
-        assert_eq!(frames.compressed(wanted).as_ptr(), message.frame().as_ptr());
+        assert_eq!(frames.compressed(wanted).as_ptr(), frames.plain.as_ptr());
         assert_eq!(frames.variants.len(), 1);
     }
 }

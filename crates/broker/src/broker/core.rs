@@ -230,12 +230,16 @@ impl Core {
             }
         }
         if queued > 0 {
-            self.shards()[usize::from(shard)].send(Command::Publish(Box::new(Publication {
-                frames: frames.clone(),
-                members,
-                except,
-                skipped,
-            })));
+            let shard = &self.shards()[usize::from(shard)];
+            match frames.small() {
+                Some(frame) if skipped.is_empty() => shard.publish_copied(members, except, frame),
+                _ => shard.send(Command::Publish(Box::new(Publication {
+                    frames: frames.clone(),
+                    members,
+                    except,
+                    skipped,
+                }))),
+            }
         }
         queued
     }

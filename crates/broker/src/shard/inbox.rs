@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::ShardHandle;
 use super::routing::Relay;
 use crate::broker::Publication;
+use crate::channel::Snapshot;
 use crate::client::ClientAddress;
 use crate::codec::{PerMessageDeflate, close};
 use crate::dispatch::queue::WorkerQueue;
@@ -16,7 +17,7 @@ use crate::dispatch::request_block::Unpacked;
 use crate::http::answer::Reply;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
-use crate::id::RequestId;
+use crate::id::{RequestId, SocketId};
 use crate::listener::{
     Admission, Bound, ConnectionGuard, Handshake, ListenerGuard, ListenerShared,
 };
@@ -100,6 +101,8 @@ pub(crate) enum Command {
     },
     /// Send this to members of a channel; room was taken for them.
     Publish(Box<Publication>),
+    /// Send a small frame that stands in the inbox to members of a channel; room was taken for them.
+    PublishCopied(CopiedPublication),
     /// Send messages that a socket of another shard has read to members of a channel; room was taken for them.
     Relay(Box<Relay>),
     /// Queue so many frames that stand in the inbox, each for one socket.
@@ -138,12 +141,21 @@ pub(crate) enum Command {
     Spawn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
+/// A small message on its way to the members of one shard, the same for all of them.
+pub(crate) struct CopiedPublication {
+    pub(crate) members: Snapshot,
+    pub(crate) except: Option<SocketId>,
+    /// Of the frame, in bytes.
+    pub(crate) length: u32,
+}
+
 /// What waits for a shard, in the order of the calls.
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) commands: Vec<Command>,
-    /// The frames of [`Command::DeliverCopied`], each with a head that tells whose it is, the requests of
-    /// [`Command::RequestCopied`] and the answers of [`Command::RespondCopied`], one behind the other.
+    /// The frames of [`Command::DeliverCopied`], each with a head that tells whose it is, those of
+    /// [`Command::PublishCopied`], the requests of [`Command::RequestCopied`] and the answers of
+    /// [`Command::RespondCopied`], one behind the other.
     pub(super) bytes: Vec<u8>,
     /// How many calls that were.
     pub(super) calls: usize,
@@ -175,6 +187,20 @@ impl Inbox {
         self.bytes.reserve(FRAME_HEAD + frame.len());
         self.bytes.extend_from_slice(&head);
         frame.append_to(&mut self.bytes);
+    }
+
+    pub(super) fn push_publication(
+        &mut self,
+        members: Snapshot,
+        except: Option<SocketId>,
+        frame: &[u8],
+    ) {
+        self.push(Command::PublishCopied(CopiedPublication {
+            members,
+            except,
+            length: frame.len() as u32,
+        }));
+        self.bytes.extend_from_slice(frame);
     }
 
     pub(super) fn push_request(&mut self, id: RequestId, reply: Reply, request: &Unpacked<'_>) {

@@ -11,10 +11,11 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::broker::Core;
+use crate::channel::Snapshot;
 use crate::dispatch::request_block::Unpacked;
 use crate::error::StartError;
 use crate::http::answer::Reply;
-use crate::id::RequestId;
+use crate::id::{RequestId, SocketId};
 use crate::message::SmallFrame;
 use crate::reactor::Reactor;
 use crate::registry::SocketEntry;
@@ -79,6 +80,16 @@ impl ShardHandle {
     /// The same for a small frame, which needs no memory of its own this way. Room for it has been taken.
     pub(crate) fn send_copied(self: &Arc<Self>, entry: &SocketEntry, frame: &SmallFrame<'_>) {
         self.put(|inbox| inbox.push_frame(entry, frame));
+    }
+
+    /// The same for a small frame that all these members get, but one.
+    pub(crate) fn publish_copied(
+        self: &Arc<Self>,
+        members: Snapshot,
+        except: Option<SocketId>,
+        frame: &[u8],
+    ) {
+        self.put(|inbox| inbox.push_publication(members, except, frame));
     }
 
     /// The same for a short request that has been read.

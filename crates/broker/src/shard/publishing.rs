@@ -9,38 +9,17 @@ use std::vec::Drain;
 
 use bytes::Bytes;
 
-use super::inbox::Command;
+use super::inbox::{Command, CopiedPublication};
 use super::turn::Shard;
 use crate::broker::Publication;
 use crate::channel::Snapshot;
 use crate::id::SocketId;
-use crate::outbox::{COPY_UP_TO, RUN_BYTES};
+use crate::outbox::RUN_BYTES;
 use crate::registry::SocketEntry;
 
 impl Shard {
-    /// Publishes a message, and with it those of the next commands that can be joined with it.
-    ///
-    /// If no command is left nothing waits that could leave together with it.
-    pub(super) fn publish(&mut self, first: Box<Publication>, next: &mut Drain<'_, Command>) {
-        // One member has nobody to share a piece with.
-        let is_shared = first.members.iter().map(|chunk| chunk.len()).sum::<usize>() > 1;
-        let joined = if is_shared {
-            joined_with(&first, next.as_slice())
-        } else {
-            0
-        };
-        if joined == 0 {
-            return self.publish_one(&first, next.len() == 0);
-        }
-        let behind = next.by_ref().take(joined).map(|command| match command {
-            Command::Publish(publication) => publication,
-            _ => unreachable!("only publications are joined"),
-        });
-        let publications: Vec<_> = iter::once(first).chain(behind).collect();
-        self.publish_joined(&publications, next.len() == 0);
-    }
-
-    fn publish_one(&mut self, publication: &Publication, is_last: bool) {
+    /// Publishes a message. If it is the last command of the inbox, nothing waits that could leave together with it.
+    pub(super) fn publish(&mut self, publication: &Publication, is_last: bool) {
         // In the order of the members.
         let mut skipped = publication.skipped.iter().peekable();
         self.deal(&publication.members, is_last, |shard, entry| {
@@ -51,13 +30,47 @@ impl Shard {
         });
     }
 
-    fn publish_joined(&mut self, publications: &[Box<Publication>], is_last: bool) {
-        let frames: Vec<&[u8]> = publications
-            .iter()
-            .map(|one| &**one.frames.plain())
-            .collect();
-        let longest = frames.iter().map(|frame| frame.len()).max().unwrap_or(0);
-        let frames = Bytes::from(frames.concat());
+    /// Publishes a small message, and with it those of the next commands that can be joined with it. `bytes` begins with
+    /// their frames.
+    pub(super) fn publish_copied(
+        &mut self,
+        first: CopiedPublication,
+        next: &mut Drain<'_, Command>,
+        bytes: &mut &[u8],
+    ) {
+        // One member has nobody to share a piece with.
+        let is_shared = first.members.iter().map(|chunk| chunk.len()).sum::<usize>() > 1;
+        let joined = if is_shared {
+            joined_with(&first, next.as_slice())
+        } else {
+            0
+        };
+        if joined == 0 {
+            let frame = take_frames(bytes, first.length as usize);
+            return self.deal(&first.members, next.len() == 0, |shard, entry| {
+                if Some(entry.id) != first.except {
+                    shard.deliver(entry, &frame);
+                }
+            });
+        }
+        let behind = next.by_ref().take(joined).map(|command| match command {
+            Command::PublishCopied(publication) => publication,
+            _ => unreachable!("only small publications are joined"),
+        });
+        let publications: Vec<_> = iter::once(first).chain(behind).collect();
+        let length = publications.iter().map(|one| one.length as usize).sum();
+        let frames = take_frames(bytes, length);
+        self.publish_joined(&publications, &frames, next.len() == 0);
+    }
+
+    fn publish_joined(
+        &mut self,
+        publications: &[CopiedPublication],
+        frames: &Bytes,
+        is_last: bool,
+    ) {
+        let longest = publications.iter().map(|one| one.length).max();
+        let longest = longest.unwrap_or(0) as usize;
         let messages = publications.len() as u64;
         let mut excepted: Vec<SocketId> =
             publications.iter().filter_map(|one| one.except).collect();
@@ -66,11 +79,14 @@ impl Shard {
         self.deal(&publications[0].members, is_last, |shard, entry| {
             // No payload is longer than the longest frame.
             if entry.takes_plain(longest) && excepted.binary_search(&entry.id).is_err() {
-                return shard.deliver_joined(entry, &frames, messages);
+                return shard.deliver_joined(entry, frames, messages);
             }
+            let mut rest: &[u8] = frames;
             for publication in publications {
+                let (frame, behind) = rest.split_at(publication.length as usize);
+                rest = behind;
                 if publication.except != Some(entry.id) {
-                    shard.deliver(entry, publication.frames.of(entry));
+                    shard.deliver_small(entry, frame);
                 }
             }
         });
@@ -96,46 +112,43 @@ impl Shard {
     }
 }
 
-/// How many of these commands publish to the same members as the first, and can be joined with it.
-fn joined_with(first: &Publication, next: &[Command]) -> usize {
-    if !is_simple(first) {
-        return 0;
-    }
-    let mut bytes = first.frames.plain().len();
-    let joins = |command: &&Command| {
-        let Command::Publish(publication) = command else {
-            return false;
-        };
-        bytes += publication.frames.plain().len();
-        Arc::ptr_eq(&publication.members, &first.members)
-            && is_simple(publication)
-            && bytes <= RUN_BYTES
-    };
-    next.iter().take_while(joins).count()
+/// The frames that so many bytes of an inbox are.
+fn take_frames(bytes: &mut &[u8], length: usize) -> Bytes {
+    let frames = bytes.split_off(..length).expect("put in with the command");
+    Bytes::copy_from_slice(frames)
 }
 
-/// Small, and there was room for it everywhere: one member that reads too slowly has its room's messages dealt one by one.
-fn is_simple(publication: &Publication) -> bool {
-    publication.skipped.is_empty() && publication.frames.plain().len() <= COPY_UP_TO
+/// How many of these commands publish to the same members as the first, and can be joined with it.
+fn joined_with(first: &CopiedPublication, next: &[Command]) -> usize {
+    let mut bytes = first.length as usize;
+    let joins = |command: &&Command| {
+        let Command::PublishCopied(publication) = command else {
+            return false;
+        };
+        bytes += publication.length as usize;
+        Arc::ptr_eq(&publication.members, &first.members) && bytes <= RUN_BYTES
+    };
+    next.iter().take_while(joins).count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Frames;
+    use crate::outbox::COPY_UP_TO;
 
-    fn publication(members: &Snapshot, bytes: usize) -> Publication {
-        Publication {
-            frames: Frames::new(vec![0; bytes].into()),
+    fn publication(members: &Snapshot, length: usize) -> CopiedPublication {
+        CopiedPublication {
             members: Arc::clone(members),
             except: None,
-            skipped: Vec::new(),
+            length: length as u32,
         }
     }
 
-    fn commands(publications: impl IntoIterator<Item = Publication>) -> Vec<Command> {
-        let boxed = publications.into_iter().map(Box::new);
-        boxed.map(Command::Publish).collect()
+    fn commands(publications: impl IntoIterator<Item = CopiedPublication>) -> Vec<Command> {
+        publications
+            .into_iter()
+            .map(Command::PublishCopied)
+            .collect()
     }
 
     #[test]
@@ -143,7 +156,7 @@ mod tests {
         let members = Snapshot::default();
         let of = |bytes| publication(&members, bytes);
         let first = of(100);
-        let but_one = Publication {
+        let but_one = CopiedPublication {
             except: SocketId::new(1),
             ..of(100)
         };
@@ -156,25 +169,14 @@ mod tests {
     fn whatever_else_comes_is_not_overtaken() {
         let members = Snapshot::default();
         let of = |bytes| publication(&members, bytes);
-        let skipping = || Publication {
-            skipped: SocketId::new(1).into_iter().collect(),
-            ..of(100)
-        };
-        let others = [
-            publication(&Snapshot::default(), 100),
-            of(COPY_UP_TO + 1),
-            skipping(),
-        ];
-        for other in others {
-            let next = commands([of(100), other, of(100)]);
+        for other in [
+            Command::PublishCopied(publication(&Snapshot::default(), 100)),
+            Command::DeliverCopied { frames: 1 },
+            Command::Alert,
+        ] {
+            let mut next = commands([of(100), of(100)]);
+            next.insert(1, other);
             assert_eq!(joined_with(&of(100), &next), 1);
-        }
-        let mut next = commands([of(100), of(100)]);
-        next.insert(1, Command::Alert);
-        assert_eq!(joined_with(&of(100), &next), 1);
-        // Nor does one of these take others along.
-        for first in [of(COPY_UP_TO + 1), skipping()] {
-            assert_eq!(joined_with(&first, &next), 0);
         }
     }
 

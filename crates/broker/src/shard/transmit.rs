@@ -31,6 +31,16 @@ impl Shard {
         self.handle.counters.messages_out.add(1);
     }
 
+    /// The same for a small frame that is copied.
+    pub(super) fn deliver_small(&mut self, entry: &Arc<SocketEntry>, frame: &[u8]) {
+        match entry.deflate {
+            Some(deflate) if deflate.server.takeover() => {
+                self.deliver(entry, &Bytes::copy_from_slice(frame));
+            }
+            _ => self.deliver_copied(entry.key, entry.id.get(), frame),
+        }
+    }
+
     /// The same for a small frame of a socket that is told by its place.
     pub(super) fn deliver_copied(&mut self, key: u32, id: u64, frame: &[u8]) {
         let socket = self.sockets.get_mut(key as usize);

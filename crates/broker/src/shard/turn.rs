@@ -246,7 +246,8 @@ impl Shard {
                     self.deliver_copied(key, id, frame);
                 }
             }
-            Command::Publish(publication) => self.publish(publication, next),
+            Command::Publish(publication) => self.publish(&publication, next.len() == 0),
+            Command::PublishCopied(first) => self.publish_copied(first, next, bytes),
             Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
