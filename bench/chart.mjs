@@ -20,7 +20,7 @@ const COLOURS = {
   ws: '#868e96',
   'socket.io': '#adb5bd',
   'node-http': '#868e96',
-  bare: '#dee2e6',
+  bare: '#495057',
 };
 
 /** The rows of the chart; the others are in the table. */

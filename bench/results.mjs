@@ -123,7 +123,7 @@ function judge({ of, ratio, to = [] }, contenders) {
   return { of, text, value, reached: value <= ratio };
 }
 
-/** `node:http` is Node, and the other has no users. */
+/** `node:http` is Node, and the other a part of this repository. */
 const WITHOUT_VERSION = ['node-http', 'bare'];
 
 /** What was measured, with versions, for a caption: variations of a server are that server. */

@@ -46,7 +46,7 @@ export const SERVERS = {
     command: () => node('socket.io'),
   },
   'node-http': { title: 'node:http', sockets: false, http: true, command: () => node('node-http') },
-  // No server that anybody could use, and no peer: what is left of one without work of its own.
+  // No server that anybody could use, and no peer: about what is left of one without work of its own.
   bare: { title: 'system calls alone', sockets: true, http: false, command: () => [BARE] },
 };
 

@@ -62,7 +62,7 @@ interface Decoder extends Buffer {
 }
 
 /** What a Buffer makes views of itself with: in Node and Deno a class that has no name outside, in Bun `Buffer`. */
-const BufferView = Reflect.get(Buffer, Symbol.species) as new (
+const BufferView = (Reflect.get(Buffer, Symbol.species) ?? Buffer) as new (
   store: ArrayBufferLike,
   offset: number,
   length: number,
@@ -72,6 +72,8 @@ const BufferView = Reflect.get(Buffer, Symbol.species) as new (
  * A batch, and a place in it. The accessors speak of the record that {@link next} moved to.
  */
 export class Batch {
+  /** Data stands where the addon has put it. */
+  isAsTaken = true;
   #bytes!: Decoder;
   /** What the bytes stand in, and where they begin there. */
   #store!: ArrayBufferLike;
@@ -92,12 +94,13 @@ export class Batch {
   }
 
   #read(bytes: Buffer): void {
-    this.#bytes = bytes as Decoder;
-    this.#store = bytes.buffer;
-    this.#storeOffset = bytes.byteOffset;
     // The addon's buffers have a store of their own, which is aligned; another runtime might cut them from a pool.
-    const aligned = bytes.byteOffset % 4 === 0 ? bytes : Uint8Array.from(bytes);
-    this.#words = new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength >>> 2);
+    const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(Uint8Array.from(bytes).buffer);
+    this.isAsTaken = aligned === bytes;
+    this.#bytes = aligned as Decoder;
+    this.#store = aligned.buffer;
+    this.#storeOffset = aligned.byteOffset;
+    this.#words = new Uint32Array(this.#store, this.#storeOffset, aligned.byteLength >>> 2);
   }
 
   /** Another batch has come into the buffer, of so many bytes. */
@@ -133,11 +136,13 @@ export class Batch {
 
   /** The sockets of the current record and of those behind it. */
   socketsLeft(): Set<number> {
-    if (this.#start < this.#length) this.#repair();
-    const rest = new Batch(this.#bytes).restart(this.#length);
-    rest.#end = this.#start;
+    const [start, end] = [this.#start, this.#end];
     const sockets = new Set<number>();
-    while (rest.next()) if (rest.kind <= CLOSE) sockets.add(rest.id);
+    this.#end = start;
+    // By this batch itself: if it has to be taken again, then by whoever reads on.
+    while (this.next()) if (this.kind <= CLOSE) sockets.add(this.id);
+    this.#start = start;
+    this.#end = end;
     return sockets;
   }
 

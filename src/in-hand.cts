@@ -26,10 +26,14 @@ export function leaveHand(): void {
   data = NOTHING;
 }
 
-/** What the addon gets for a message that an application gives. */
+/**
+ * What the addon gets for a message that an application gives. It has to get it at once: code of the application's that runs
+ * in between, as a getter of an option, could take away the bytes that a place stands for.
+ */
 export function toMessage(messageData: unknown): NativeMessage {
   if (messageData !== data) return checkData(messageData);
-  // Bytes go out as they are now. A view without any may have had its buffer transferred: there is nothing at its place.
-  const isThere = typeof data === 'string' || (data as Buffer).length > 0;
+  // Bytes go out as they are now. A view without any may have had its buffer transferred: there is nothing at its place. It
+  // may say that it has a length all the same, if the application has told it to.
+  const isThere = typeof data === 'string' || (data as Buffer)[0] !== undefined;
   return isThere ? offset : (data as Buffer);
 }

@@ -92,8 +92,8 @@ export function start(options: StartOptions): Server {
  * A thread that ends is unregistered by itself. While a server runs and a worker is registered the process stays alive;
  * a thread of `worker_threads` stays from its registration until the last server has stopped.
  *
- * @param worker - the object with the handlers, which are called as its methods. Which of `handleHttpRequest` and
- * `handleSocketUpgrade` it has is looked up once, here
+ * @param worker - the object with the handlers, which are called as its methods. Which of `handleHttpRequest`,
+ * `handleSocketUpgrade` and `handleSocketOpen` it has is looked up once, here
  * @returns the registration
  * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT` when a handler is no function, `WSB_ALREADY_REGISTERED`
  *
@@ -120,9 +120,8 @@ export function registerWorkerThread(worker: WorkerHandlers): Registration {
  */
 export function send(socketId: SocketId, data: Data): boolean {
   const id = checkSocketId(socketId);
-  const message = toMessage(data);
   corkForThisTask();
-  return native.send(id, message);
+  return native.send(id, toMessage(data));
 }
 
 /**
@@ -136,10 +135,9 @@ export function send(socketId: SocketId, data: Data): boolean {
  */
 export function sendToChannel(channel: ChannelName, data: Data, options?: { except?: SocketId | undefined }): number {
   const name = checkChannelName(channel);
-  const message = toMessage(data);
   const except = options === undefined ? NOBODY : checkExcept(options);
   corkForThisTask();
-  return native.sendToChannel(name, message, except);
+  return native.sendToChannel(name, toMessage(data), except);
 }
 
 /** Is no socket's id. */
@@ -159,9 +157,8 @@ function checkExcept(value: unknown): number {
  * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
  */
 export function broadcast(data: Data): number {
-  const message = toMessage(data);
   corkForThisTask();
-  return native.broadcast(message);
+  return native.broadcast(toMessage(data));
 }
 
 /**

@@ -200,7 +200,7 @@ export class WorkerThread {
 
   #receive(batch: Batch, id: SocketId): void {
     const data = batch.data;
-    takeInHand(data, batch.offset);
+    if (batch.isAsTaken) takeInHand(data, batch.offset);
     this.#arrive(batch, id, MESSAGE, data, 0);
   }
 

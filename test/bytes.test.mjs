@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { registerWorkerThread, send, setToken } from 'wsbroker';
+import { registerWorkerThread, send, sendToChannel, setToken, subscribe } from 'wsbroker';
 import { chooseSeed, Random } from './helpers/random.mjs';
 import { connect, listen, serve, stopAll } from './helpers/serving.mjs';
 import { within } from './helpers/waiting.mjs';
@@ -223,4 +223,61 @@ test('bytes that their handler has changed go out changed when it has retired it
   const client = await connect(t, listen());
   sendTogether(client, mixed(20).slice(1));
   assert.deepEqual(await client.inbox.next(), Buffer.from('xxxxx'));
+});
+
+test('bytes that a handler has taken away are none, whatever it says of them', async (t) => {
+  const takeAway = (data) => structuredClone(data.buffer, { transfer: [data.buffer] });
+  const server = serve(t, {
+    handleSocketOpen: (socketId) => subscribe(socketId, 'room'),
+    handleSocketMessage(data, socketId) {
+      if (data[0] === 0) {
+        takeAway(data);
+        Object.defineProperty(data, 'length', { value: 5 });
+        send(socketId, data);
+      } else if (data[0] === 1) {
+        const options = {
+          get except() {
+            takeAway(data);
+            return undefined;
+          },
+        };
+        sendToChannel('room', data, options);
+      }
+    },
+  });
+  const client = await connect(t, server);
+  for (const number of [0, 1]) {
+    client.send(Buffer.alloc(5, number));
+    assert.deepEqual(await client.inbox.next(), Buffer.alloc(0), `message ${number}`);
+  }
+});
+
+test('a worker that retires sees damage further on in its batch, and what it reads is what it sends', async (t) => {
+  const RECORD = 36; // of five bytes
+  const HEAD = 28;
+  let second;
+  const first = registerWorkerThread({
+    handleSocketMessage(data, socketId) {
+      if (data[0] === 1) {
+        const lastHead = data.byteOffset - HEAD + 2 * RECORD;
+        if (lastHead + RECORD <= data.buffer.byteLength) new Uint8Array(data.buffer, lastHead, HEAD).fill(0);
+        first.unregister();
+        second = registerWorkerThread({});
+      } else {
+        data[0] = 0x21;
+      }
+      send(socketId, data);
+    },
+  });
+  t.after(async () => {
+    await stopAll();
+    second?.unregister();
+  });
+  const client = await connect(t, listen());
+  const messages = [1, 2, 3].map((number) => Buffer.alloc(5, number));
+  sendTogether(client, messages);
+  const changed = messages.map((message, at) =>
+    at === 0 ? message : Buffer.concat([Buffer.from('!'), message.subarray(1)]),
+  );
+  assert.deepEqual(await client.inbox.take(3), changed);
 });

@@ -83,9 +83,11 @@ impl<'a> OutboundMessage<'a> {
 
     /// Its frames for the receivers of one call.
     pub(crate) fn frames(&self) -> Frames {
+        let is_small = self.payload.len() <= COPY_UP_TO - MAX_HEADER;
         Frames::new(match self.frame.get() {
-            Some(frame) => frame.clone(),
-            None => codec::encode_frame(self.opcode, self.payload),
+            // It will be copied, and nobody share it.
+            None if is_small => codec::encode_frame(self.opcode, self.payload),
+            _ => self.frame().clone(),
         })
     }
 

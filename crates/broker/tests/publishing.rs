@@ -102,6 +102,40 @@ fn contexts_of_compression_see_each_message() {
     deliver_at_random(CompressionMemory::Dedicated);
 }
 
+#[test]
+fn what_is_joined_is_still_compressed_for_those_who_agreed_on_it() {
+    let mut options = options();
+    options.compression = Some(Compression {
+        memory: CompressionMemory::Dedicated,
+        threshold: 500,
+        ..Compression::default()
+    });
+    let server = Server::quiet(options);
+    let mut members: Vec<_> = (0..4)
+        .map(|_| Peer::open_socket(&server, "permessage-deflate"))
+        .collect();
+    let room = channel("room");
+    for (_, id) in &members {
+        assert_eq!(server.broker.subscribe(*id, &room), Ok(true));
+    }
+    let text = "many times ".repeat(100);
+    let message = OutboundMessage::text(&text);
+    wsbroker_engine::cork();
+    for (_, id) in &members {
+        for (except, queued) in [(None, 4), (Some(*id), 3)] {
+            let publish = || server.broker.send_to_channel(&room, &message, except);
+            assert_eq!(publish(), queued);
+        }
+    }
+    wsbroker_engine::uncork();
+    for (peer, _) in &mut members {
+        for _ in 0..7 {
+            assert_eq!(peer.compressed_message().0, text.as_bytes());
+        }
+    }
+    server.finish();
+}
+
 /// Two sockets of one shard: they are dealt to two in turn.
 fn neighbours(server: &Server) -> [(Client, SocketId); 2] {
     let first = server.open();

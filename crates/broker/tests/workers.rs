@@ -110,6 +110,12 @@ fn open_events_that_were_not_given_end_with_a_worker_that_ignores_them() {
         // Those of a worker that leaves nobody behind wait for the next one.
         let mut second = if limbo {
             first.worker.end(None);
+            // One for each shard, which has heard of the end then.
+            for _ in 0..2 {
+                let mut other = Client::connect(address);
+                other.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+                assert_eq!(other.answer().status, 503);
+            }
             ManualWorker::register(&broker, IGNORES_OPENS)
         } else {
             let second = ManualWorker::register(&broker, IGNORES_OPENS);

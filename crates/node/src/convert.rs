@@ -248,22 +248,24 @@ pub(crate) fn batch_buffer<'cx>(
     // SAFETY: every byte is written below, before JavaScript can see the buffer. `JsBuffer::new` would fill it with zeros
     // first, which is a second pass over every batch.
     let mut buffer = unsafe { JsBuffer::uninitialized(cx, batch.len())? };
-    // An engine may keep a small array without an `ArrayBuffer`, and move its bytes when it is asked for one.
-    let (none, no_length, nothing) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    // An engine may keep a small array without an `ArrayBuffer`, and move its bytes when it is asked for one, as the
+    // TypeScript does.
     let mut store = ptr::null_mut();
     // SAFETY: `buffer` is alive in `cx`, and what is asked for goes to a local.
-    let _ = unsafe {
-        let (env, buffer) = (cx.to_raw(), buffer.to_raw());
+    let status = unsafe {
         node_api::get_typedarray_info(
-            env,
-            buffer,
-            none,
-            no_length,
-            nothing,
+            cx.to_raw(),
+            buffer.to_raw(),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            ptr::null_mut(),
             &raw mut store,
             ptr::null_mut(),
         )
     };
+    if status.is_err() {
+        return cx.throw_error("a batch of events has no memory");
+    }
     let bytes = buffer.as_mut_slice(cx);
     bytes.copy_from_slice(batch);
     let copy = BatchCopy {

@@ -50,11 +50,11 @@ pub(crate) fn take(mut batch: Batch, copy: Option<BatchCopy>) {
 
 /// Gives JavaScript the records once more; the copy that it had is not used from here on.
 pub(crate) fn copy_again<T, E>(
-    copy: impl FnOnce(&[u8]) -> Result<(T, BatchCopy), E>,
+    make_copy: impl FnOnce(&[u8]) -> Result<(T, BatchCopy), E>,
 ) -> Result<T, E> {
     IN_HAND.with_borrow_mut(|in_hand| {
         in_hand.copy = None;
-        let (given, copy) = copy(in_hand.batch.packed())?;
+        let (given, copy) = make_copy(in_hand.batch.packed())?;
         in_hand.copy = Some(copy);
         Ok(given)
     })
@@ -88,8 +88,10 @@ pub(crate) fn with_message_at<R>(
                     return None;
                 }
                 // SAFETY: there are so many bytes. The TypeScript gives the offset of bytes only while the handler's view
-                // of them, which it holds in its hands then, has any: its buffer has not been transferred, and keeps its
-                // memory, which V8 does not move. Nobody else writes there, for JavaScript does not run.
+                // of them, which it holds in its hands then, has any, and nothing of the application's runs from there to
+                // here: the buffer has not been transferred, and keeps its memory, which stays where it is. That
+                // it is this copy's follows from who asks for a copy: the batch that is worked off, which reads its views
+                // from the last one, and leaves the hand when it takes another. Nobody writes meanwhile.
                 MessageInHand::Bytes(unsafe {
                     slice::from_raw_parts(start.add(place.start), place.len())
                 })

@@ -97,6 +97,7 @@ pub(crate) fn spawn(
     tokio::spawn(Box::pin(serve(transport, peer, shard, admission)));
 }
 
+/// The same for whoever has a task for it.
 pub(crate) async fn serve(
     transport: Transport,
     peer: ClientAddress,

@@ -1,7 +1,8 @@
 //! What threads publish, on its way to the members of this shard.
 //!
-//! A busy channel has many messages in the inbox when the shard comes to it. Those that follow each other are joined before
-//! they are dealt, so that a member gets one piece of memory, which it shares with all others.
+//! A busy channel has many small messages in the inbox when the shard comes to it. Those that follow each other are joined
+//! before they are dealt, so that a member gets one piece of memory, which it shares with all others. One that is compressed
+//! for several receivers, or left out for some, is dealt alone.
 
 use std::iter;
 use std::sync::Arc;
@@ -40,13 +41,17 @@ impl Shard {
     ) {
         // One member has nobody to share a piece with.
         let is_shared = first.members.iter().map(|chunk| chunk.len()).sum::<usize>() > 1;
-        let joined = if is_shared {
-            joined_with(&first, next.as_slice())
-        } else {
-            0
-        };
+        if !is_shared {
+            let frame = split_frames(bytes, first.length as usize);
+            return self.deal(&first.members, next.len() == 0, |shard, entry| {
+                if Some(entry.id) != first.except {
+                    shard.deliver_small(entry, frame);
+                }
+            });
+        }
+        let joined = joined_with(&first, next.as_slice());
         if joined == 0 {
-            let frame = take_frames(bytes, first.length as usize);
+            let frame = Bytes::copy_from_slice(split_frames(bytes, first.length as usize));
             return self.deal(&first.members, next.len() == 0, |shard, entry| {
                 if Some(entry.id) != first.except {
                     shard.deliver(entry, &frame);
@@ -59,7 +64,7 @@ impl Shard {
         });
         let publications: Vec<_> = iter::once(first).chain(behind).collect();
         let length = publications.iter().map(|one| one.length as usize).sum();
-        let frames = take_frames(bytes, length);
+        let frames = Bytes::copy_from_slice(split_frames(bytes, length));
         self.publish_joined(&publications, &frames, next.len() == 0);
     }
 
@@ -112,10 +117,9 @@ impl Shard {
     }
 }
 
-/// The frames that so many bytes of an inbox are.
-fn take_frames(bytes: &mut &[u8], length: usize) -> Bytes {
-    let frames = bytes.split_off(..length).expect("put in with the command");
-    Bytes::copy_from_slice(frames)
+/// So many bytes of an inbox, which are frames.
+fn split_frames<'a>(bytes: &mut &'a [u8], length: usize) -> &'a [u8] {
+    bytes.split_off(..length).expect("put in with the command")
 }
 
 /// How many of these commands publish to the same members as the first, and can be joined with it.
@@ -134,6 +138,7 @@ fn joined_with(first: &CopiedPublication, next: &[Command]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Frames;
     use crate::outbox::COPY_UP_TO;
 
     fn publication(members: &Snapshot, length: usize) -> CopiedPublication {
@@ -171,6 +176,12 @@ mod tests {
         let of = |bytes| publication(&members, bytes);
         for other in [
             Command::PublishCopied(publication(&Snapshot::default(), 100)),
+            Command::Publish(Box::new(Publication {
+                frames: Frames::new(Bytes::new()),
+                members: Arc::clone(&members),
+                except: None,
+                skipped: Vec::new(),
+            })),
             Command::DeliverCopied { frames: 1 },
             Command::Alert,
         ] {

@@ -1,9 +1,9 @@
-//! A server that makes the system calls which the benchmark's sockets need, and hardly anything else: what is left of a
-//! server's CPU time if its own work is taken away, to be compared with.
+//! A server that makes the system calls which the benchmark's sockets need, and hardly anything else: about what is left
+//! of a server's CPU time if its own work is taken away, to be compared with.
 //!
-//! It reads each socket into one buffer on the stack, looks for no more than a handshake's key and a frame's length, and
-//! takes a read for a whole handshake or a whole message of up to 125 bytes, which it is from this benchmark. It is no
-//! server for anybody else.
+//! It reads each socket once for each event into one buffer on the stack, looks for no more than a handshake's key and a
+//! frame's length, and takes a read for a whole handshake or a whole message of up to 125 bytes, with nothing behind it
+//! before it is answered, which is what this benchmark sends. It is no server for anybody else.
 
 #[cfg(target_os = "linux")]
 mod server {
