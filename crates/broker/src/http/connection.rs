@@ -208,17 +208,23 @@ where
     loop {
         tokio::select! {
             biased;
-            result = poll_fn(|cx| http.poll_without_shutdown(cx)) => return End::Done(result),
+            // Before hyper: who has been banned is not served one request more.
             now = StopPhase::changed(phase) => match now {
                 _ if connection.listener.entrance.is_banned(connection.peer) => return End::Banned,
                 StopPhase::Serving => {}
                 StopPhase::Draining if !draining => {
                     draining = true;
+                    // A request that has come already is answered.
+                    let served = at_once(poll_fn(|cx| http.poll_without_shutdown(cx))).await;
+                    if let Some(result) = served {
+                        return End::Done(result);
+                    }
                     std::pin::Pin::new(&mut *http).graceful_shutdown();
                 }
                 StopPhase::Draining => {}
                 StopPhase::Cut => return End::Cut,
             },
+            result = poll_fn(|cx| http.poll_without_shutdown(cx)) => return End::Done(result),
             () = poll_fn(|cx| departure.poll_gone(cx, connection)) => return End::Gone,
             overdue = poll_fn(|cx| alarm.poll_overdue(cx, &connection.progress)) => match overdue {
                 Overdue::Body => {} // its exchange sees it when hyper is polled again

@@ -1,10 +1,7 @@
 //! A listener: bound at once, accepting on one shard, dealing to all, drained at its stop.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -269,27 +266,15 @@ impl ListenerShared {
 }
 
 impl StopPhase {
-    /// Waits for the next phase, in one task: another that polls this is not woken. While there is none, to ask again takes a
-    /// look at a number and no lock: a connection asks twice for each request.
+    /// Waits for the next phase or [alert](ListenerShared::alert). Each poll asks the channel itself, though a look at its
+    /// version would often do: who has been told of a version may be woken for it once more, and is registered nowhere then
+    /// until it asks again.
     pub(crate) async fn changed(phase: &mut watch::Receiver<Self>) -> Self {
-        let known = phase.clone();
-        let result = {
-            // Without tokio's budget, at whose end it would not begin to wait.
-            let mut change = pin!(unconstrained(phase.changed()));
-            let mut is_waited_for = false;
-            poll_fn(|cx| {
-                if is_waited_for && matches!(known.has_changed(), Ok(false)) {
-                    return Poll::Pending;
-                }
-                is_waited_for = true;
-                change.as_mut().poll(cx)
-            })
-            .await
-        };
-        if result.is_err() {
-            return Self::Cut; // the listener is gone altogether
+        // Without tokio's budget, at whose end it would not begin to wait.
+        match unconstrained(phase.changed()).await {
+            Ok(()) => *phase.borrow_and_update(),
+            Err(_) => Self::Cut, // the listener is gone altogether
         }
-        *phase.borrow_and_update()
     }
 
     /// Waits until the deadline is over.
@@ -300,11 +285,17 @@ impl StopPhase {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Context;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::time::Instant;
 
     use tokio::task::coop;
 
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
 
     /// What has come when the waiting task is polled once, as its own wakings would have it.
     async fn polled(waiting: &mut (impl Future<Output = StopPhase> + Unpin)) -> Poll<StopPhase> {
@@ -343,8 +334,54 @@ mod tests {
             tokio::task::yield_now().await; // it waits
         }
         sender.send_replace(StopPhase::Draining);
-        let limit = Duration::from_secs(10);
-        let told = tokio::time::timeout(limit, waiting).await;
+        let told = tokio::time::timeout(LIMIT, waiting).await;
         assert_eq!(told.expect("in time").ok(), Some(StopPhase::Draining));
+    }
+
+    /// Who sees a phase between its change and the call that wakes for it is woken once more when it waits for the next one.
+    #[test]
+    fn who_was_woken_in_vain_is_still_told_of_the_next_phase() {
+        const ROUNDS: usize = 20_000;
+        for round in 0..ROUNDS {
+            let sender = watch::Sender::new(StopPhase::Serving);
+            let mut phase = sender.subscribe();
+            let draining = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    sender.send_replace(StopPhase::Draining);
+                    while !draining.load(Ordering::Acquire) {
+                        std::hint::spin_loop();
+                    }
+                    sender.send_replace(StopPhase::Cut);
+                });
+                let woken = Arc::new(Woken::default());
+                let waker = Waker::from(Arc::clone(&woken));
+                let mut cx = Context::from_waker(&waker);
+                // As a connection whose peer keeps it busy.
+                while pin!(StopPhase::changed(&mut phase))
+                    .poll(&mut cx)
+                    .is_pending()
+                {}
+                let mut waiting = pin!(StopPhase::changed(&mut phase));
+                let mut told = waiting.as_mut().poll(&mut cx);
+                draining.store(true, Ordering::Release);
+                let began = Instant::now();
+                while told.is_pending() {
+                    assert!(began.elapsed() < LIMIT, "round {round}: nobody woke it");
+                    if woken.0.swap(false, Ordering::AcqRel) {
+                        told = waiting.as_mut().poll(&mut cx);
+                    }
+                }
+            });
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Release);
+        }
     }
 }
