@@ -2,11 +2,12 @@
 //! hyper does not.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
@@ -134,7 +135,8 @@ impl Alarm {
                 None => self.timer = Some(Box::pin(sleep_until(deadline))),
             }
             if let Some(timer) = &mut self.timer {
-                ready!(timer.as_mut().poll(cx));
+                // Without tokio's budget, at whose end it would know no waker, and the next look would not poll it.
+                ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             }
         }
     }
@@ -173,6 +175,8 @@ impl<'a> Departure<'a> {
 mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
+
+    use tokio::task::coop;
 
     use super::*;
     use crate::address::BindAddress;
@@ -228,6 +232,26 @@ mod tests {
         tokio::time::advance(Duration::from_secs(20)).await;
         progress.received();
         assert_eq!(next(&mut alarm, &progress).await, (Overdue::Head, 10));
+    }
+
+    /// A client that keeps its connection busy uses the budget up, and then falls silent.
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_off_also_if_it_was_set_when_the_budget_was_used_up() {
+        let waiting = tokio::spawn(async {
+            let (progress, mut alarm) = (Progress::new(), alarm());
+            let mut has_begun = false;
+            poll_fn(|cx| {
+                while !has_begun && coop::has_budget_remaining() {
+                    ready!(pin!(coop::consume_budget()).poll(cx));
+                }
+                has_begun = true;
+                alarm.poll_overdue(cx, &progress)
+            })
+            .await
+        });
+        let limit = Duration::from_secs(60);
+        let told = tokio::time::timeout(limit, waiting).await;
+        assert_eq!(told.expect("in time").ok(), Some(Overdue::Idle));
     }
 
     #[tokio::test(start_paused = true)]
