@@ -21,6 +21,10 @@ const QUEUE_BYTES: u64 = 16 << 20;
 /// that flooded with empty messages made everybody else of their worker wait 50 ms for 65,536 of them.
 const QUEUE_EVENTS: u64 = 2 * 1024;
 
+/// Open events of upgrades that a handler has decided may take so many times that room: to turn such a client away costs the
+/// application a decision, so it happens later than for those of whom nobody has heard.
+const DECIDED: u64 = 2;
+
 /// How much one [`Worker::take`] gives at most, unless a single batch is larger. Joining batches costs a copy, which pays for
 /// small ones.
 const TAKE_BYTES: usize = 16 * 1024;
@@ -44,6 +48,9 @@ struct QueueState {
     batches: VecDeque<(u16, Batch)>,
     events: u64,
     bytes: u64,
+    /// Open events of sockets whose 101 is under way, see [`OpenPlace`].
+    expected_events: u64,
+    expected_bytes: u64,
     /// What the last `take` gave; it counts as waiting until the next.
     in_hand_events: u64,
     in_hand_bytes: u64,
@@ -104,6 +111,46 @@ impl WorkerQueue {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Takes room for the open event of an upgrade that nobody has to decide; `None`: there is none, or no worker.
+    pub(super) fn place(self: &Arc<Self>, bytes: usize) -> Option<OpenPlace> {
+        self.place_within(bytes, 1)
+    }
+
+    /// Takes room for the open event of an upgrade that has been decided.
+    pub(super) fn place_decided(self: &Arc<Self>, bytes: usize) -> Option<OpenPlace> {
+        self.place_within(bytes, DECIDED)
+    }
+
+    fn place_within(self: &Arc<Self>, bytes: usize, times: u64) -> Option<OpenPlace> {
+        let mut state = self.state.lock();
+        let is_full = state.waiting_bytes() + state.expected_bytes > times * QUEUE_BYTES
+            || state.waiting_events() + state.expected_events > times * QUEUE_EVENTS;
+        if is_full || state.life != Life::Working {
+            return None;
+        }
+        Some(self.expect_open(&mut state, bytes))
+    }
+
+    /// Takes room for the open event of a socket that has lost its worker on the way, whatever there is.
+    pub(crate) fn place_anyway(self: &Arc<Self>, bytes: usize) -> OpenPlace {
+        self.expect_open(&mut self.state.lock(), bytes)
+    }
+
+    fn expect_open(self: &Arc<Self>, state: &mut QueueState, bytes: usize) -> OpenPlace {
+        let (events, bytes) = if self.interest.ignores_opens {
+            (0, 0) // it gets none
+        } else {
+            (1, bytes as u64)
+        };
+        state.expected_events += events;
+        state.expected_bytes += bytes;
+        OpenPlace {
+            queue: Arc::clone(self),
+            events,
+            bytes,
+        }
     }
 
     /// Hands a batch over and wakes the worker if it sleeps. A worker that has left refuses: the batch comes back.
@@ -259,6 +306,30 @@ impl WorkerQueue {
             in_hand_events: state.in_hand_events,
             events: self.events_given.load(Ordering::Relaxed),
             full: self.is_full(),
+        }
+    }
+}
+
+/// Room for an open event in the queue of a worker, until the event is on its way there or will not come.
+pub(crate) struct OpenPlace {
+    queue: Arc<WorkerQueue>,
+    events: u64,
+    bytes: u64,
+}
+
+impl OpenPlace {
+    /// Whose it is.
+    pub(crate) fn queue(&self) -> &Arc<WorkerQueue> {
+        &self.queue
+    }
+}
+
+impl Drop for OpenPlace {
+    fn drop(&mut self) {
+        if self.events > 0 {
+            let mut state = self.queue.state.lock();
+            state.expected_events -= self.events;
+            state.expected_bytes -= self.bytes;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use super::queue::WorkerQueue;
+use super::queue::{OpenPlace, WorkerQueue};
 use super::worker::{Interest, WorkerWaker};
 use crate::stats::WorkerStats;
 
@@ -20,11 +20,15 @@ pub(crate) struct Roster {
 }
 
 /// Who has to do with an upgrade.
-pub(crate) struct UpgradeTurn {
-    /// The worker to ask; `None` when no worker wants to decide.
-    pub(crate) decider: Option<Arc<WorkerQueue>>,
-    /// The worker that gets the socket: the decider where every worker is one.
-    pub(crate) heir: Arc<WorkerQueue>,
+pub(crate) enum UpgradeTurn {
+    /// No worker wants to decide: the one of this place gets the socket.
+    Accepted(OpenPlace),
+    Asked {
+        /// The worker to ask.
+        decider: Arc<WorkerQueue>,
+        /// The worker that gets the socket: the decider where every worker is one.
+        heir: Arc<WorkerQueue>,
+    },
 }
 
 impl Roster {
@@ -69,29 +73,40 @@ impl Roster {
         Some(Arc::clone(&workers[at]))
     }
 
-    /// Whose turn it is to get an upgraded socket, and who decides on the upgrade first. Nobody at all: it cannot be
-    /// taken now. While any worker wants to decide, no upgrade is accepted without one.
-    pub(crate) fn for_upgrade(&self) -> Option<UpgradeTurn> {
+    /// Whose turn it is to get an upgraded socket, whose open event takes so many bytes, and who decides on the upgrade first.
+    /// Who is full is left out; nobody at all: it cannot be taken now. While any worker wants to decide, no upgrade is accepted
+    /// without one.
+    pub(crate) fn for_upgrade(&self, bytes: usize) -> Option<UpgradeTurn> {
         let workers = self.workers.read();
         let turn = self.next_socket.fetch_add(1, Ordering::Relaxed);
-        let first = &workers[turn.checked_rem(workers.len())?];
-        let in_turn = (0..workers.len()).map(|n| &workers[turn.wrapping_add(n) % workers.len()]);
+        let mut in_turn = in_turn(&workers, turn);
         if in_turn.clone().all(|worker| !worker.interest.upgrade) {
-            return Some(UpgradeTurn {
-                decider: None,
-                heir: Arc::clone(first),
-            });
+            return in_turn
+                .find_map(|worker| worker.place(bytes))
+                .map(UpgradeTurn::Accepted);
         }
-        let mut deciders = in_turn.filter(|worker| worker.interest.upgrade);
-        let decider = deciders.find(|worker| !worker.is_full())?;
+        let has_room = |worker: &&Arc<WorkerQueue>| !worker.is_full();
+        let mut deciders = in_turn.clone().filter(|worker| worker.interest.upgrade);
+        let decider = deciders.find(has_room)?;
+        let first = in_turn.clone().next()?;
         let heir = if first.interest.upgrade {
             decider
         } else {
-            first
+            in_turn.find(has_room)?
         };
-        Some(UpgradeTurn {
-            decider: Some(Arc::clone(decider)),
+        Some(UpgradeTurn::Asked {
+            decider: Arc::clone(decider),
             heir: Arc::clone(heir),
+        })
+    }
+
+    /// Room for the open event, of so many bytes, of an upgrade that has been decided: with the worker that was to get the
+    /// socket, or another one if that has left or is full.
+    pub(crate) fn for_decided(&self, heir: &Arc<WorkerQueue>, bytes: usize) -> Option<OpenPlace> {
+        heir.place_decided(bytes).or_else(|| {
+            let workers = self.workers.read();
+            let turn = self.next_socket.fetch_add(1, Ordering::Relaxed);
+            in_turn(&workers, turn).find_map(|worker| worker.place_decided(bytes))
         })
     }
 
@@ -99,8 +114,7 @@ impl Roster {
     pub(crate) fn for_request(&self) -> Option<Arc<WorkerQueue>> {
         let workers = self.workers.read();
         let turn = self.next_request.fetch_add(1, Ordering::Relaxed);
-        (0..workers.len())
-            .map(|n| &workers[turn.wrapping_add(n) % workers.len()])
+        in_turn(&workers, turn)
             .find(|worker| worker.interest.http && !worker.is_full())
             .cloned()
     }
@@ -112,4 +126,12 @@ impl Roster {
             .map(|worker| worker.stats())
             .collect()
     }
+}
+
+/// All workers, beginning with the one whose turn it is.
+fn in_turn(
+    workers: &[Arc<WorkerQueue>],
+    turn: usize,
+) -> impl Iterator<Item = &Arc<WorkerQueue>> + Clone {
+    (0..workers.len()).map(move |n| &workers[turn.wrapping_add(n) % workers.len()])
 }

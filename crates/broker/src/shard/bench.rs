@@ -8,7 +8,7 @@ use tokio::runtime::{self, Runtime};
 
 use super::ShardHandle;
 use super::inbox::Terms;
-use super::socket::Socket;
+use super::socket::{Opening, Socket};
 use super::turn::{READ_BUFFER, Shard};
 use crate::broker::{Broker, BrokerOptions};
 use crate::client::ClientAddress;
@@ -73,7 +73,11 @@ impl Bench {
         let entry = SocketEntry::new(id, slot.key() as u32, home, terms, None);
         core.registry.insert(Arc::clone(&entry));
         let queue = core.roster.for_socket().expect("a worker is registered");
-        slot.insert(Socket::new(Arc::clone(&entry), queue, Vec::new(), 0));
+        let opening = Opening {
+            request: Vec::new(),
+            place: queue.place_anyway(0),
+        };
+        slot.insert(Socket::new(Arc::clone(&entry), opening, 0));
         entry
     }
 

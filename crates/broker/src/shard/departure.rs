@@ -10,7 +10,7 @@ use super::turn::Shard;
 use crate::dispatch::batch::Batch;
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::record::{Record, kind};
-use crate::dispatch::roster::Roster;
+use crate::dispatch::roster::{Roster, UpgradeTurn};
 use crate::id::SocketId;
 use crate::registry::IdMap;
 
@@ -54,6 +54,9 @@ impl Shard {
             if socket.worker.id == worker.id {
                 socket.worker = heir(&self.core.roster, worker, socket.entry.id);
                 socket.held = false; // whoever held it has left
+                if let Some(opening) = &mut socket.opening {
+                    opening.place = socket.worker.place_anyway(opening.request.len());
+                }
                 heirs.insert(socket.entry.id, Arc::clone(&socket.worker));
                 keys.push(socket.entry.key);
             }
@@ -93,10 +96,16 @@ impl Shard {
             Kind::Request(_) => self.core.roster.for_request(),
             Kind::Origin { .. } => return, // no worker was given it
             // Without anybody left who decides it is not accepted for that.
-            Kind::Upgrade { heir, .. } => self.core.roster.for_upgrade().and_then(|turn| {
-                *heir = turn.heir;
-                turn.decider
-            }),
+            Kind::Upgrade { heir, block, .. } => match self.core.roster.for_upgrade(block.len()) {
+                Some(UpgradeTurn::Asked {
+                    decider,
+                    heir: next,
+                }) => {
+                    *heir = next;
+                    Some(decider)
+                }
+                Some(UpgradeTurn::Accepted(_)) | None => None,
+            },
         };
         let Some(next) = next else {
             return self.give_back(id);

@@ -12,9 +12,9 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::inbox::{Reserved, Terms, UpgradeReply};
-use super::socket::Socket;
+use super::socket::{Opening, Socket};
 use super::turn::{Shard, find};
-use crate::dispatch::queue::WorkerQueue;
+use crate::dispatch::queue::OpenPlace;
 use crate::dispatch::request_block::{RequestBlock, set_protocol};
 use crate::http::admission::banned;
 use crate::http::response::{Acceptance, Response};
@@ -29,7 +29,7 @@ impl Shard {
     pub(super) fn reserve(
         &mut self,
         terms: Terms,
-        worker: Arc<WorkerQueue>,
+        place: OpenPlace,
         mut request: Vec<u8>,
         mut acceptance: Acceptance,
         reply: oneshot::Sender<UpgradeReply>,
@@ -58,16 +58,17 @@ impl Shard {
             return;
         }
         settle_protocol(&mut request, &mut acceptance);
-        let place = self.sockets.vacant_entry();
+        let vacant = self.sockets.vacant_entry();
         let entry = SocketEntry::new(
             self.core.registry.next_id(),
-            u32::try_from(place.key()).expect("fewer file descriptors than 2^32"),
+            u32::try_from(vacant.key()).expect("fewer file descriptors than 2^32"),
             Arc::clone(&self.handle),
             terms,
             acceptance.token.clone(),
         );
         entry.set_route(acceptance.route.take());
-        place.insert(Socket::new(Arc::clone(&entry), worker, request, self.now));
+        let opening = Opening { request, place };
+        vacant.insert(Socket::new(Arc::clone(&entry), opening, self.now));
         self.core.registry.insert(Arc::clone(&entry));
         // Behind the registration: a ban either sees this socket, or is seen here.
         if entry.listener.turns_away(entry.client) {
@@ -109,11 +110,13 @@ impl Shard {
         socket.guard = Some(guard);
         socket.heard = self.now;
         // Whoever is told of it: without its request it is live, and ends with a close event.
-        let request = socket.request.take().unwrap_or_default();
-        if !socket.worker.interest.ignores_opens {
+        let opening = socket.opening.take();
+        if let Some(opening) = opening
+            && !socket.worker.interest.ignores_opens
+        {
             let batch = self.staging.batch_of(&socket.worker);
             let token = entry.token();
-            batch.open(entry.origin(token.as_ref()), &request);
+            batch.open(entry.origin(token.as_ref()), &opening.request);
         }
         self.handle.counters.opened.add(1);
         if !socket.outbox.is_empty() {
@@ -123,6 +126,8 @@ impl Shard {
             self.early.insert(key, early);
         }
         self.revisit(key);
+        // A turn may bring thousands: the queue has to know before it is asked for the next one.
+        self.staging.hand_over_large(self.handle.index);
     }
 }
 

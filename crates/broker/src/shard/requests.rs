@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
@@ -80,6 +81,8 @@ impl Shard {
             return reply.send(nobody());
         };
         self.staging.batch_of(&worker).request(id, block);
+        // A turn may bring thousands: the queue has to know before it is asked for the next one.
+        self.staging.hand_over_large(self.handle.index);
         let pending = Pending {
             worker: Some(worker),
             since: self.now,
@@ -154,14 +157,14 @@ impl Shard {
         reply: oneshot::Sender<UpgradeReply>,
         since: u32,
     ) {
-        let Some(UpgradeTurn { decider, heir }) = self.core.roster.for_upgrade() else {
-            self.handle.counters.unanswered_requests.add(1);
-            let _ = reply.send(UpgradeReply::Refused(nobody()));
-            return;
-        };
-        match decider {
-            Some(decider) => {
+        match self.core.roster.for_upgrade(block.len()) {
+            None => self.turn_upgrade_away(reply),
+            Some(UpgradeTurn::Accepted(place)) => {
+                self.reserve(terms, place, block, Acceptance::default(), reply);
+            }
+            Some(UpgradeTurn::Asked { decider, heir }) => {
                 self.staging.batch_of(&decider).upgrade(id, &block);
+                self.staging.hand_over_large(self.handle.index);
                 let pending = Pending {
                     worker: Some(decider),
                     since,
@@ -174,8 +177,13 @@ impl Shard {
                 };
                 self.requests.insert(id, pending);
             }
-            None => self.reserve(terms, heir, block, Acceptance::default(), reply),
         }
+    }
+
+    /// No worker can take the socket at the moment.
+    fn turn_upgrade_away(&self, reply: oneshot::Sender<UpgradeReply>) {
+        self.handle.counters.unanswered_requests.add(1);
+        let _ = reply.send(UpgradeReply::Refused(nobody()));
     }
 
     pub(super) fn respond(&mut self, id: RequestId, answer: Answer) {
@@ -205,18 +213,10 @@ impl Shard {
                 },
                 UpgradeDecision::Accept(acceptance),
             ) => {
-                // The worker that was to get the socket may have left meanwhile.
-                let heir = if heir.is_closed() {
-                    self.core.roster.for_socket()
-                } else {
-                    Some(heir)
-                };
-                match heir {
-                    Some(heir) => self.reserve(terms, heir, block, acceptance, reply),
-                    None => {
-                        self.handle.counters.unanswered_requests.add(1);
-                        let _ = reply.send(UpgradeReply::Refused(nobody()));
-                    }
+                let bytes = block.len() + acceptance.token.as_ref().map_or(0, Bytes::len);
+                match self.core.roster.for_decided(&heir, bytes) {
+                    Some(place) => self.reserve(terms, place, block, acceptance, reply),
+                    None => self.turn_upgrade_away(reply),
                 }
             }
             (Kind::Upgrade { reply, .. }, UpgradeDecision::Refuse(response)) => {

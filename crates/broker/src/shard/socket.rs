@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::inbox::Report;
 use super::slice::Slice;
 use crate::codec::{Contexts, Decoder, Violation};
-use crate::dispatch::queue::WorkerQueue;
+use crate::dispatch::queue::{OpenPlace, WorkerQueue};
 use crate::limits::socket::{Exceeded, Meter};
 use crate::listener::ConnectionGuard;
 use crate::outbox::Outbox;
@@ -26,8 +26,8 @@ pub(super) struct Socket {
     pub(super) outbox: Outbox,
     /// What it has left of its listener's rates, where there are any.
     pub(super) meter: Option<Box<Meter>>,
-    /// The request that was upgraded, packed, until the socket is adopted.
-    pub(super) request: Option<Box<[u8]>>,
+    /// Until the socket is adopted.
+    pub(super) opening: Option<Box<Opening>>,
     pub(super) phase: Phase,
     /// When something last came, in the shard's milliseconds.
     pub(super) heard: u32,
@@ -49,6 +49,14 @@ pub(super) struct Socket {
     pub(super) parked: bool,
     /// A large message of it is being inflated, or waits for that.
     pub(super) inflating: bool,
+}
+
+/// What the open event of a socket will need.
+pub(super) struct Opening {
+    /// The request that was upgraded, packed.
+    pub(super) request: Vec<u8>,
+    /// Room for the event.
+    pub(super) place: OpenPlace,
 }
 
 /// Where a socket is on its way to the end. Times are the shard's milliseconds.
@@ -99,23 +107,18 @@ impl Failure {
 }
 
 impl Socket {
-    pub(super) fn new(
-        entry: Arc<SocketEntry>,
-        worker: Arc<WorkerQueue>,
-        request: Vec<u8>,
-        now: u32,
-    ) -> Self {
+    pub(super) fn new(entry: Arc<SocketEntry>, opening: Opening, now: u32) -> Self {
         let meter = Meter::new(&entry.listener.options.limits.socket);
         Self {
             entry,
             wire: None,
             guard: None,
-            worker,
+            worker: Arc::clone(opening.place.queue()),
             decoder: Decoder::new(),
             contexts: Contexts::default(),
             outbox: Outbox::default(),
             meter,
-            request: Some(request.into_boxed_slice()),
+            opening: Some(Box::new(opening)),
             phase: Phase::Open,
             heard: now,
             pinged: false,
@@ -158,7 +161,7 @@ impl Socket {
     /// It has been adopted, and no close event has been staged.
     pub(super) fn is_live(&self) -> bool {
         let reported = matches!(self.phase, Phase::Failing { .. } | Phase::Finishing { .. });
-        self.request.is_none() && !reported
+        self.opening.is_none() && !reported
     }
 }
 
