@@ -114,6 +114,9 @@ pub(crate) struct Wire {
     /// Known to the reactor for as long as this lives.
     _watch: Watch,
     readiness: Readiness,
+    /// See [`expect_acknowledgement`](Self::expect_acknowledgement).
+    #[cfg(target_os = "linux")]
+    is_expecting: bool,
 }
 
 impl Wire {
@@ -155,7 +158,29 @@ impl Wire {
     /// Whether the peer has ended its side in good order, as far as the reactor has been told. What it said before may
     /// still have to be read.
     pub(crate) fn has_been_ended(&self) -> bool {
-        self.readiness.ended && !self.readiness.broken
+        self.readiness.ended && !self.is_broken()
+    }
+
+    /// Whether the stream is broken, as far as the reactor has been told.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.readiness.broken
+    }
+
+    /// Has the system break the stream when its peer's does not confirm within this time what is written, or takes nothing of
+    /// it; `None`: in the system's own time, which is some minutes, and elsewhere than on Linux always is.
+    pub(crate) fn expect_acknowledgement(&mut self, within: Option<Duration>) {
+        #[cfg(target_os = "linux")]
+        if let Stream::Tcp(stream) = &self.stream
+            && std::mem::replace(&mut self.is_expecting, within.is_some()) != within.is_some()
+        {
+            const OF_THE_SYSTEM: u32 = 0;
+            let milliseconds = within.map_or(OF_THE_SYSTEM, |within| {
+                u32::try_from(within.as_millis()).unwrap_or(u32::MAX).max(1)
+            });
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = within;
     }
 }
 
@@ -182,6 +207,8 @@ impl Transport {
             stream,
             _watch: watch,
             readiness,
+            #[cfg(target_os = "linux")]
+            is_expecting: false,
         }
     }
 

@@ -380,7 +380,7 @@ impl Shard {
     }
 
     /// The stream has ended, or broken, without a close frame.
-    fn lost(&mut self, key: u32) {
+    pub(super) fn lost(&mut self, key: u32) {
         self.cut(key, close::ABNORMAL, "");
     }
 

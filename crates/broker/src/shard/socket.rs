@@ -140,9 +140,8 @@ impl Socket {
 
     /// We do not read it, so its silence says nothing of its peer.
     pub(super) fn is_unread(&self) -> bool {
-        let paused = self.meter.as_ref().and_then(|meter| meter.paused_until);
         let waits_for_worker = (self.held || self.parked) && !self.entry.is_routed();
-        waits_for_worker || self.inflating || paused.is_some()
+        waits_for_worker || self.inflating || self.is_paced()
     }
 
     /// Its worker has room for what is read of it, or needs none.
@@ -150,12 +149,10 @@ impl Socket {
         !self.worker.is_full() || self.entry.is_routed()
     }
 
-    /// Its peer has ended the stream and gone, and what it said before waits to be read. A ping would draw a reset, and
-    /// with the next one that would be lost. A handler that hangs waits for nobody's words: what keeps such a socket from
-    /// being read may never end, and the socket of a peer that has gone should.
-    pub(super) fn has_last_words(&self) -> bool {
-        let wire = self.wire.as_ref().filter(|_| !self.held);
-        wire.is_some_and(Wire::has_been_ended)
+    /// It is over a rate, and what it has sent is delivered as its bucket pays for it.
+    pub(super) fn is_paced(&self) -> bool {
+        let meter = self.meter.as_ref();
+        meter.is_some_and(|meter| meter.paused_until.is_some())
     }
 
     /// It has been adopted, and no close event has been staged.

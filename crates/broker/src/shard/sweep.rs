@@ -6,6 +6,7 @@ use super::socket::Phase;
 use super::turn::{INBOXES, Shard};
 use crate::codec::{PING, close};
 use crate::memory;
+use crate::options::Heartbeat;
 use crate::outbox::Runs;
 use crate::registry::Reservation;
 use bytes::Bytes;
@@ -101,21 +102,17 @@ impl Shard {
         }
         let options = &socket.entry.listener.options;
         match socket.phase {
+            Phase::Open if socket.is_unread() => self.sweep_unread(key),
             Phase::Open => {
                 let Some(heartbeat) = options.heartbeat else {
                     return;
                 };
+                if let Some(wire) = &mut socket.wire {
+                    wire.expect_acknowledgement(None);
+                }
                 let silence = since(self.now, socket.heard);
-                if socket.is_unread() && silence >= heartbeat.interval {
-                    // It is us who do not listen. Proxies on the way want to see something all the same.
-                    socket.heard = self.now;
-                    if !socket.has_last_words() {
-                        self.ping(key);
-                    }
-                } else if silence >= heartbeat.timeout {
-                    tracing::debug!(socket = %socket.entry.id, "a peer fell silent");
-                    self.handle.counters.heartbeat_timeouts.add(1);
-                    self.cut(key, close::ABNORMAL, "");
+                if silence >= heartbeat.timeout {
+                    self.cut_silent(key);
                 } else if silence >= heartbeat.interval && !socket.pinged {
                     socket.pinged = true;
                     self.ping(key);
@@ -133,6 +130,39 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// It is us who do not listen to this socket: its silence says nothing, and what ends it is told by the system alone. A
+    /// peer that has gone is cut, with what of it has not been read, when a silent one would be: until then it may be read.
+    fn sweep_unread(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        let (Some(wire), options) = (&mut socket.wire, &socket.entry.listener.options) else {
+            return;
+        };
+        let Heartbeat { interval, timeout } = options.heartbeat.unwrap_or_default();
+        let silence = since(self.now, socket.heard);
+        if wire.has_been_ended() {
+            // A ping would draw a reset, and with the next one what it said last would be lost.
+            if silence >= timeout && !socket.is_paced() {
+                self.cut_silent(key);
+            }
+        } else if wire.is_broken() {
+            self.lost(key);
+        } else if silence >= interval {
+            socket.heard = self.now;
+            if options.heartbeat.is_some() {
+                // Proxies on the way want to see something, and a peer that has vanished does not confirm it.
+                wire.expect_acknowledgement(Some(timeout.saturating_sub(interval)));
+                self.ping(key);
+            }
+        }
+    }
+
+    fn cut_silent(&mut self, key: u32) {
+        let socket = &self.sockets[key as usize];
+        tracing::debug!(socket = %socket.entry.id, "a peer fell silent, or has left unread");
+        self.handle.counters.heartbeat_timeouts.add(1);
+        self.cut(key, close::ABNORMAL, "");
     }
 
     fn ping(&mut self, key: u32) {
