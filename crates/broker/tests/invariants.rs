@@ -345,7 +345,12 @@ fn the_channels_agree_with_a_model_while_thousands_are_moved_and_published_to() 
     let broker = broker();
     let mut worker = ManualWorker::register(&broker, SOCKETS);
     let (listener, address) = listen(&broker, options());
-    let mut clients: Vec<_> = (0..SOCKETS_OPEN).map(|_| Client::open(address)).collect();
+    let mut clients: Vec<_> = (0..SOCKETS_OPEN)
+        .map(|_| {
+            while worker.take() {} // who is full gets no more sockets
+            Client::open(address)
+        })
+        .collect();
     let ids = worker.wait_opened(SOCKETS_OPEN);
     // A third is in every room all the time; the others are moved, each by one thread.
     let (stays, moved) = ids.split_at(SOCKETS_OPEN / 3);

@@ -144,10 +144,10 @@ fn the_deadline_misses_no_connection() {
         let clients: Vec<_> = (0..8)
             .map(|n| {
                 let mut client = Client::connect(address);
-                client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 6\r\n\r\nhal");
-                if n % 2 == 1 {
-                    client.send("ves");
-                }
+                client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 6\r\n");
+                client.send("Expect: 100-continue\r\n\r\n");
+                assert_eq!(client.head().status, 100, "the body is waited for");
+                client.send(if n % 2 == 0 { "half" } else { "halves" });
                 client
             })
             .collect();
