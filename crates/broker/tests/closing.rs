@@ -152,6 +152,7 @@ fn a_stream_that_ends_without_a_close_frame_is_reported_as_1006() {
             0 => drop(client),
             1 => {
                 client.shutdown();
+                assert_eq!(client.close_frame(), (1005, String::new()));
                 client.end();
             }
             _ => client.reset(),

@@ -5,18 +5,19 @@
 use std::sync::Arc;
 
 use super::inbox::{CloseBy, Report};
-use super::socket::{Failure, Phase};
+use super::socket::{Failure, Goodbye, Phase};
 use super::turn::{Shard, find};
 use crate::codec::{Violation, close, encode_close};
 use crate::listener::Admission;
 use crate::registry::SocketEntry;
+use crate::transport::Wire;
 
 impl Shard {
     /// A call closes a socket; it has left the registries already.
     pub(super) fn close_from_call(&mut self, entry: &Arc<SocketEntry>, by: CloseBy) {
         match find(&mut self.sockets, entry).map(|socket| socket.phase) {
             Some(Phase::Open) => {}
-            Some(Phase::Failing { .. }) => return self.finish_failing(entry.key),
+            Some(Phase::Parting { .. }) => return self.finish_parting(entry.key),
             _ => return, // it ended meanwhile, and its close event has gone
         }
         match by {
@@ -58,36 +59,11 @@ impl Shard {
 
     /// Ends a socket because of what came: nothing more is taken from it.
     pub(super) fn fail(&mut self, key: u32, failure: Failure) {
-        let socket = &self.sockets[key as usize];
-        if socket.phase != Phase::Open {
-            return self.finish(key, failure.code(), failure.text(), true);
-        }
-        // A worker that does not say when it comes to a close event is not waited for.
-        let waits = socket.worker.interest.confirms_closes;
-        self.stage_close(key, failure.code(), failure.text());
-        self.forget_waits(key);
-        let since = self.now;
-        self.sockets[key as usize].phase = Phase::Failing { since, failure };
-        if !waits {
-            self.finish_failing(key);
-        }
-    }
-
-    /// The worker has come to the close event of a failing socket.
-    pub(super) fn close_begun(&mut self, entry: &Arc<SocketEntry>) {
-        if find(&mut self.sockets, entry).is_some() {
-            self.finish_failing(entry.key);
-        }
-    }
-
-    /// Sends a failing socket its close frame. Whoever takes it out of the registries calls this.
-    pub(super) fn finish_failing(&mut self, key: u32) {
-        let Phase::Failing { failure, .. } = self.sockets[key as usize].phase else {
-            return;
-        };
         let (code, text) = (failure.code(), failure.text());
-        self.queue_close_frame(key, code, text);
-        self.finish(key, code, text, true);
+        if self.sockets[key as usize].phase != Phase::Open {
+            return self.finish(key, code, text, true);
+        }
+        self.part(key, Goodbye::Failed(failure), code, text);
     }
 
     /// The peer's close frame: the answer to ours, or the first one (RFC 6455 section 5.5.1).
@@ -98,11 +74,79 @@ impl Shard {
         reason: &str,
         drained: bool,
     ) {
-        let reported = code.unwrap_or(close::NO_STATUS);
-        if self.sockets[key as usize].phase == Phase::Open {
-            self.queue_close_frame(key, reported, reason);
+        let code = code.unwrap_or(close::NO_STATUS);
+        if self.sockets[key as usize].phase != Phase::Open {
+            return self.finish(key, code, reason, !drained);
         }
-        self.finish(key, reported, reason, !drained);
+        self.goodbyes.insert(key, (code, reason.into()));
+        self.part(key, Goodbye::Closed { linger: !drained }, code, reason);
+    }
+
+    /// The peer has ended its side of the stream. It may still read: what it is owed goes out.
+    pub(super) fn ended_by_peer(&mut self, key: u32) {
+        let socket = &mut self.sockets[key as usize];
+        let is_broken = socket.wire.as_ref().is_none_or(Wire::is_broken);
+        match &mut socket.phase {
+            Phase::Open if !is_broken => {
+                self.part(key, Goodbye::Ended, close::ABNORMAL, "");
+            }
+            Phase::Finishing { linger, .. } if !socket.outbox.is_empty() => {
+                *linger = false;
+                self.mark_dirty(key);
+            }
+            _ => self.lost(key),
+        }
+    }
+
+    /// Nothing more comes of an open socket: its close event is staged, and our close frame follows what its worker sends until
+    /// it comes to that event.
+    fn part(&mut self, key: u32, goodbye: Goodbye, code: u16, reason: &str) {
+        let socket = &self.sockets[key as usize];
+        // Who does not say when it comes to a close event is not waited for, nor who has nothing to do with the messages.
+        let waits = socket.worker.interest.confirms_closes && !socket.entry.is_routed();
+        self.stage_close(key, code, reason);
+        self.forget_waits(key);
+        let since = self.now;
+        self.sockets[key as usize].phase = Phase::Parting { since, goodbye };
+        if !waits {
+            self.finish_parting(key);
+        }
+    }
+
+    /// The worker has come to the close event of a parting socket.
+    pub(super) fn close_begun(&mut self, entry: &Arc<SocketEntry>) {
+        if find(&mut self.sockets, entry).is_some() {
+            self.finish_parting(entry.key);
+        }
+    }
+
+    /// Sends a parting socket its close frame. Whoever takes it out of the registries calls this.
+    pub(super) fn finish_parting(&mut self, key: u32) {
+        let socket = &self.sockets[key as usize];
+        let Phase::Parting { goodbye, .. } = socket.phase else {
+            return;
+        };
+        match goodbye {
+            Goodbye::Closed { linger } => {
+                // What came behind its close frame must not be reset together with ours.
+                let linger = linger || socket.wire.as_ref().is_some_and(Wire::is_readable);
+                let (code, reason) = self
+                    .goodbyes
+                    .remove(&key)
+                    .unwrap_or((close::NO_STATUS, Box::default()));
+                self.queue_close_frame(key, code, &reason);
+                self.finish(key, code, &reason, linger);
+            }
+            Goodbye::Ended => {
+                self.queue_close_frame(key, close::NO_STATUS, "");
+                self.finish(key, close::ABNORMAL, "", false);
+            }
+            Goodbye::Failed(failure) => {
+                let (code, text) = (failure.code(), failure.text());
+                self.queue_close_frame(key, code, text);
+                self.finish(key, code, text, true);
+            }
+        }
     }
 
     /// Whatever it was not read for, it waits for nothing any more.
@@ -136,7 +180,7 @@ impl Shard {
     pub(super) fn cut(&mut self, key: u32, code: u16, reason: &str) {
         let report = match self.sockets[key as usize].phase {
             Phase::Closing { report, .. } => report,
-            Phase::Open | Phase::Failing { .. } | Phase::Finishing { .. } => None,
+            Phase::Open | Phase::Parting { .. } | Phase::Finishing { .. } => None,
         };
         match report {
             Some(report) => self.report_close(key, report.code(), report.text()),
@@ -184,6 +228,7 @@ impl Shard {
         self.forget_waits(key);
         let socket = self.sockets.remove(key as usize);
         self.early.remove(&key);
+        self.goodbyes.remove(&key);
         self.departed.extend(socket.guard.map(Admission::Served));
     }
 }

@@ -213,7 +213,7 @@ impl Shard {
         let socket = &mut self.sockets[key as usize];
         match socket.phase {
             Phase::Open => {}
-            Phase::Failing { .. } => return false,
+            Phase::Parting { .. } => return false,
             // Only its end is of interest, and that needs no worker.
             Phase::Closing { .. } | Phase::Finishing { .. } => return true,
         }
@@ -367,19 +367,7 @@ impl Shard {
         }
     }
 
-    /// The peer has ended its side of the stream. It may still read: what it is owed after a closing handshake goes out.
-    fn ended_by_peer(&mut self, key: u32) {
-        let socket = &mut self.sockets[key as usize];
-        match &mut socket.phase {
-            Phase::Finishing { linger, .. } if !socket.outbox.is_empty() => {
-                *linger = false;
-                self.mark_dirty(key);
-            }
-            _ => self.lost(key),
-        }
-    }
-
-    /// The stream has ended, or broken, without a close frame.
+    /// The stream is broken.
     pub(super) fn lost(&mut self, key: u32) {
         self.cut(key, close::ABNORMAL, "");
     }

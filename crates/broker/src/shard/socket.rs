@@ -64,9 +64,10 @@ pub(super) struct Opening {
 pub(super) enum Phase {
     /// Messages flow.
     Open,
-    /// The peer broke the protocol or a limit. The close event is staged, and nothing more is read; our close frame waits
-    /// until the worker has come to that event, so that what it sends in answer to earlier messages goes out before.
-    Failing { since: u32, failure: Failure },
+    /// The peer has said goodbye, ended its side of the stream, or broken the protocol or a limit. The close event is staged, and
+    /// nothing more is read; our close frame waits until the worker has come to that event, so that what it sends in answer to
+    /// earlier messages goes out before.
+    Parting { since: u32, goodbye: Goodbye },
     /// Our close frame is queued; the peer's is awaited.
     Closing {
         since: u32,
@@ -83,7 +84,20 @@ pub(super) enum Phase {
     },
 }
 
-/// What a peer did that ends its socket.
+/// How a peer has ended its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goodbye {
+    /// By a close frame. Ours, which tells the same, is kept in the shard's `goodbyes`.
+    Closed {
+        /// The peer may have sent more behind it.
+        linger: bool,
+    },
+    /// By the end of its side of the stream.
+    Ended,
+    Failed(Failure),
+}
+
+/// What a peer did that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     Violation(Violation),
@@ -135,7 +149,7 @@ impl Socket {
 
     /// What is sent to it goes out.
     pub(super) fn takes_messages(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Failing { .. })
+        matches!(self.phase, Phase::Open | Phase::Parting { .. })
     }
 
     /// We do not read it, so its silence says nothing of its peer.
@@ -157,7 +171,7 @@ impl Socket {
 
     /// It has been adopted, and no close event has been staged.
     pub(super) fn is_live(&self) -> bool {
-        let reported = matches!(self.phase, Phase::Failing { .. } | Phase::Finishing { .. });
+        let reported = matches!(self.phase, Phase::Parting { .. } | Phase::Finishing { .. });
         self.opening.is_none() && !reported
     }
 }

@@ -90,7 +90,7 @@ impl Shard {
 
     fn say_farewell(&mut self, key: u32, farewell: &Farewell) {
         match self.sockets[key as usize].phase {
-            Phase::Failing { .. } => self.finish_failing(key),
+            Phase::Parting { .. } => self.finish_parting(key),
             _ => self.begin_closing(key, farewell.code, &farewell.reason, None),
         }
     }

@@ -119,9 +119,9 @@ impl Shard {
                 }
             }
             // A busy worker may hold up the end of a socket for so long and no longer.
-            Phase::Failing { since: began, .. } => {
+            Phase::Parting { since: began, .. } => {
                 if since(self.now, began) >= options.close_timeout {
-                    self.finish_failing(key);
+                    self.finish_parting(key);
                 }
             }
             Phase::Closing { since: began, .. } | Phase::Finishing { since: began, .. } => {

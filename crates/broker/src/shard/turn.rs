@@ -58,6 +58,8 @@ pub(super) struct Shard {
     /// What clients sent behind their handshake, until it is read: in the pieces and under the conditions in which a
     /// stream is read, for many such clients are no less than one that floods.
     pub(super) early: HashMap<u32, Bytes>,
+    /// What the close frames of parting sockets said, by the key of their socket: they are answered with the same.
+    pub(super) goodbyes: HashMap<u32, (u16, Box<str>)>,
     /// Inflates for every socket; made for the first one that has agreed on permessage-deflate.
     pub(super) inflater: Option<Inflater>,
     pub(super) large: LargeMessages,
@@ -103,6 +105,7 @@ impl Shard {
             spare_inbox: Inbox::default(),
             shrinks: 0,
             early: HashMap::new(),
+            goodbyes: HashMap::new(),
             inflater: None,
             large: LargeMessages::default(),
             runs: Runs::default(),
