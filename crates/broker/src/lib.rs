@@ -104,4 +104,5 @@ pub use route::NativeRoute;
 #[doc(hidden)]
 pub use shard::bench;
 pub use shard::cork::{cork, uncork};
+pub use shard::{WhenClosed, WhenDrained};
 pub use stats::Stats;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,10 +15,9 @@ use crate::codec::PerMessageDeflate;
 use crate::dispatch::batch::Origin;
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
-use crate::options::SlowConsumer;
 use crate::route::NativeRoute;
-use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
+use crate::shard::{ShardHandle, cork};
 
 /// What every thread may know of a socket. The socket itself belongs to its shard.
 pub(crate) struct SocketEntry {
@@ -35,6 +34,10 @@ pub(crate) struct SocketEntry {
     pub(crate) client: ClientAddress,
     /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox.
     buffered: AtomicUsize,
+    /// Of these, what does not count against the client while the kernel takes no more for it; 4 GiB at the most.
+    burst: AtomicU32,
+    /// [`FLOWS`], or the moment from which on the kernel takes no more.
+    stalled: AtomicU32,
     /// What of `shared` there is, [`HAS_TOKEN`] and [`HAS_ROUTE`]: what has neither takes no lock for its messages. Changed
     /// under the lock.
     has: AtomicU8,
@@ -57,9 +60,18 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reservation {
     Queued,
-    /// Too much waits already; the listener's policy says what follows.
-    Slow(SlowConsumer),
+    /// The client takes nothing, and too much has come since.
+    Slow,
+    /// Too much has been sent at once.
+    Full,
 }
+
+/// What is sent in one task, or is waiting to be offered to the kernel, may be so many times the backpressure limit: nobody
+/// knows yet how fast the client reads. A page of history fits, and a loop without an end is noticed.
+pub(crate) const BURST: usize = 16;
+
+/// The kernel takes what it is given.
+const FLOWS: u32 = 0;
 
 impl SocketEntry {
     pub(crate) fn new(
@@ -77,6 +89,8 @@ impl SocketEntry {
             deflate: terms.deflate,
             client: terms.client,
             buffered: AtomicUsize::new(0),
+            burst: AtomicU32::new(0),
+            stalled: AtomicU32::new(FLOWS),
             has: AtomicU8::new(if token.is_some() { HAS_TOKEN } else { 0 }),
             shared: Mutex::new(Shared {
                 token,
@@ -99,29 +113,72 @@ impl SocketEntry {
     /// Takes room for `bytes` in the socket's backpressure budget. A socket for which nothing waits takes one
     /// message of any size, so that a message the limit of messages allows is never refused out of hand.
     pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
-        let options = &self.listener.options;
-        let most = options.max_backpressure;
-        if self.take_room(bytes, |before, after| before == 0 || after <= most) {
-            Reservation::Queued
-        } else {
-            Reservation::Slow(options.slow_consumer)
-        }
+        self.take_room(bytes, |before| before == 0)
     }
 
     /// Takes room for several messages, if there is room for all of them; `bytes` is what they have together.
     pub(crate) fn reserve_together(&self, bytes: usize) -> bool {
-        let most = self.listener.options.max_backpressure;
-        self.take_room(bytes, |_, after| after <= most)
+        self.take_room(bytes, |_| false) == Reservation::Queued
     }
 
-    fn take_room(&self, bytes: usize, fits: impl Fn(usize, usize) -> bool) -> bool {
+    /// A client is slow by what is sent after the kernel has refused to take more for it, in tasks that began later. What was
+    /// sent before is a burst.
+    fn take_room(&self, bytes: usize, passes: impl Fn(usize) -> bool) -> Reservation {
+        let most = self.listener.options.max_backpressure;
+        let stalled = self.stalled.load(Ordering::Acquire);
+        let is_late = stalled != FLOWS && cork::task_began_after(stalled);
+        let limit = if is_late {
+            most.saturating_add(self.burst.load(Ordering::Relaxed) as usize)
+        } else {
+            most.saturating_mul(BURST)
+        };
         // Never added to and taken back: the shard would see bytes that do not come, and keep its drain event.
-        self.buffered
+        let taken = self
+            .buffered
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
                 let after = before.saturating_add(bytes);
-                fits(before, after).then_some(after)
-            })
-            .is_ok()
+                (passes(before) || after <= limit).then_some(after)
+            });
+        match (taken, is_late) {
+            (Err(_), true) => Reservation::Slow,
+            (Err(_), false) => Reservation::Full,
+            (Ok(_), false) if stalled != FLOWS => {
+                self.change_burst(|burst| burst.saturating_add(saturated(bytes)));
+                Reservation::Queued
+            }
+            (Ok(_), _) => Reservation::Queued,
+        }
+    }
+
+    /// The kernel takes no more for now. For the shard alone, as the next two are.
+    pub(crate) fn stalls(&self) {
+        if self.stalled.load(Ordering::Relaxed) == FLOWS {
+            self.change_burst(|_| saturated(self.buffered()));
+            let moment = cork::next_moment().get();
+            self.stalled.store(moment, Ordering::Release);
+        }
+    }
+
+    /// `bytes` have been handed to the kernel: of a burst first, which was there first.
+    pub(crate) fn written(&self, bytes: usize) {
+        self.release(bytes);
+        if self.stalled.load(Ordering::Relaxed) != FLOWS {
+            self.change_burst(|burst| burst.saturating_sub(saturated(bytes)));
+        }
+    }
+
+    fn change_burst(&self, change: impl Fn(u32) -> u32) {
+        let changed = |burst| Some(change(burst));
+        let _ = self
+            .burst
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
+    }
+
+    /// The kernel has taken everything.
+    pub(crate) fn flows(&self) {
+        if self.stalled.load(Ordering::Relaxed) != FLOWS {
+            self.stalled.store(FLOWS, Ordering::Relaxed);
+        }
     }
 
     /// Counts bytes that are queued whatever already waits: a close frame has to go out.
@@ -129,7 +186,7 @@ impl SocketEntry {
         self.buffered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// `bytes` have been handed to the kernel; what still waits.
+    /// `bytes` do not wait any more; what still does.
     pub(crate) fn release(&self, bytes: usize) -> usize {
         self.buffered.fetch_sub(bytes, Ordering::Relaxed) - bytes
     }
@@ -219,6 +276,10 @@ impl SocketEntry {
         let channels = self.shared.lock().channels.take()?;
         Some(channels.into_channels())
     }
+}
+
+fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// Ids are given in sequence, so their low bits spread evenly and need no further hashing.

@@ -47,6 +47,8 @@ pub struct Drops {
     /// Messages left out because too much waited for the socket (`slowConsumer: 'drop'`), or refused as it was
     /// closed for that (`'close'`).
     pub slow_consumer: u64,
+    /// Messages left out because too much had been sent to their socket at once.
+    pub queue_full: u64,
     /// Messages queued for a socket that closed before they could be put in its outbox.
     pub socket_closed: u64,
     /// Messages of sockets that relay to a channel ([`NativeRoute::Relay`](crate::NativeRoute::Relay)) and were not in it.
@@ -195,6 +197,7 @@ impl ShardCounters {
 #[derive(Debug, Default)]
 pub(crate) struct CallCounters {
     pub(crate) slow_consumer: AtomicU64,
+    pub(crate) queue_full: AtomicU64,
     pub(crate) messages_lost: AtomicU64,
     pub(crate) others_lost: AtomicU64,
     pub(crate) listeners: AtomicU64,

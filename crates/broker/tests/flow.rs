@@ -32,13 +32,17 @@ fn number_of(payload: &[u8]) -> u32 {
     u32::from_be_bytes(*first)
 }
 
-/// Sends until `refusals` messages were refused; the numbers that were queued.
+/// Sends until `refusals` messages were refused; the numbers that were queued. No message is sent before the one before is in
+/// the outbox: what is sent at once is no reason to find a client slow.
 fn flood(broker: &Broker, socket: SocketId, refusals: usize) -> Vec<u32> {
     let mut refused = 0;
     let mut queued = Vec::new();
     for n in 0.. {
         if broker.send(socket, &OutboundMessage::binary(&numbered(n))) {
             queued.push(n);
+            eventually("it is taken over", || {
+                broker.stats().messages_out >= queued.len() as u64
+            });
         } else {
             refused += 1;
         }

@@ -210,7 +210,10 @@ fn what_a_slow_member_misses_is_counted_and_the_others_get_everything() {
                     }
                 }
             }
-            assert!(server.broker.buffered_amount(slow_id) <= LIMIT);
+            // What was on its way when the kernel took no more for it comes to what may wait.
+            assert!(
+                server.broker.buffered_amount(slow_id) <= LIMIT + at_once as usize * (size + 4)
+            );
         }
         let missed = || server.broker.stats().dropped.slow_consumer;
         eventually("each is queued or counted", || {

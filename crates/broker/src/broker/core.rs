@@ -168,18 +168,24 @@ impl Core {
     pub(crate) fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
         match entry.reserve(bytes) {
             Reservation::Queued => true,
-            Reservation::Slow(policy) => {
+            Reservation::Slow => {
                 self.counters.slow_consumer.fetch_add(1, Ordering::Relaxed);
-                if policy == SlowConsumer::Close {
-                    self.close_slow(entry);
-                }
+                self.refuse(entry, Report::SlowConsumer);
+                false
+            }
+            Reservation::Full => {
+                self.counters.queue_full.fetch_add(1, Ordering::Relaxed);
+                self.refuse(entry, Report::QueueFull);
                 false
             }
         }
     }
 
-    pub(crate) fn close_slow(&self, entry: &Arc<SocketEntry>) {
-        self.close(entry, CloseBy::Broker(Report::SlowConsumer));
+    /// There is no room for a message: closes the socket, unless its listener has such messages left out.
+    pub(crate) fn refuse(&self, entry: &Arc<SocketEntry>, report: Report) {
+        if entry.listener.options.slow_consumer == SlowConsumer::Close {
+            self.close(entry, CloseBy::Broker(report));
+        }
     }
 
     /// Notes whose connections bans have to reach.
@@ -300,6 +306,7 @@ impl Core {
         };
         stats.limited = self.entrance.refusals.stats();
         stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
+        stats.dropped.queue_full = self.counters.queue_full.load(Ordering::Relaxed);
         stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
         stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);
         let calls = &self.counters;

@@ -20,6 +20,7 @@ use crate::options::ListenOptions;
 use crate::registry::SocketEntry;
 use crate::route::NativeRoute;
 use crate::shard::inbox::{CloseBy, Command, Report};
+use crate::shard::{WhenClosed, WhenDrained};
 use crate::stats::Stats;
 
 mod core;
@@ -217,6 +218,29 @@ impl Broker {
                 self.core.close(&entry, by)
             }
             None => false,
+        }
+    }
+
+    /// Tells when nothing waits for a socket any more of what was sent to it before, or that it has ended before that. Who has
+    /// much to send waits for this between the pieces: a client is given time to read.
+    pub fn when_drained(&self, socket: SocketId, then: WhenDrained) {
+        match self.core.registry.find(socket) {
+            Some(entry) => {
+                let home = Arc::clone(&entry.home);
+                home.send(Command::WhenDrained { entry, then });
+            }
+            None => then(false),
+        }
+    }
+
+    /// Tells when a socket begins to close, whoever began and whatever its worker is doing; at once if it is gone.
+    pub fn when_closed(&self, socket: SocketId, then: WhenClosed) {
+        match self.core.registry.find(socket) {
+            Some(entry) => {
+                let home = Arc::clone(&entry.home);
+                home.send(Command::WhenClosed { entry, then });
+            }
+            None => then(),
         }
     }
 

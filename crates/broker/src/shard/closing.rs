@@ -41,6 +41,7 @@ impl Shard {
         self.forget_waits(key);
         let since = self.now;
         self.sockets[key as usize].phase = Phase::Closing { since, report };
+        self.waiters.closing(key);
         self.revisit(key); // it may have been held or parked
     }
 
@@ -206,6 +207,7 @@ impl Shard {
         batch.close(socket.entry.origin(token.as_ref()), code, reason);
         socket.entry.listener.count_closed();
         self.handle.counters.closed.add(1);
+        self.waiters.closing(key);
     }
 
     /// Everything is written: lets go of the stream, or waits for the peer to let go.
@@ -229,6 +231,7 @@ impl Shard {
         let socket = self.sockets.remove(key as usize);
         self.early.remove(&key);
         self.goodbyes.remove(&key);
+        self.waiters.gone(key);
         self.departed.extend(socket.guard.map(Admission::Served));
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::ShardHandle;
 use super::routing::Relay;
+use super::waiters::{WhenClosed, WhenDrained};
 use crate::broker::Publication;
 use crate::channel::Snapshot;
 use crate::client::ClientAddress;
@@ -114,6 +115,16 @@ pub(crate) enum Command {
     },
     /// A worker has come to the close event of a failing socket, which has left the registries.
     CloseBegun(Arc<SocketEntry>),
+    /// Tell when nothing waits for a socket any more, or that it has ended before.
+    WhenDrained {
+        entry: Arc<SocketEntry>,
+        then: WhenDrained,
+    },
+    /// Tell when a socket begins to close.
+    WhenClosed {
+        entry: Arc<SocketEntry>,
+        then: WhenClosed,
+    },
     /// Stop or go on reading a socket.
     Hold { entry: Arc<SocketEntry>, held: bool },
     /// The messages of a socket take a native route from now on.
@@ -266,8 +277,10 @@ pub(crate) enum CloseBy {
 /// A close the broker decided on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// Too much waited for the socket.
+    /// The client took nothing, and too much waited for it.
     SlowConsumer,
+    /// Too much was sent to it at once.
+    QueueFull,
     /// A handler of the socket did not come to an end within `handlerTimeout`.
     HandlerTimeout,
     /// Its client has been banned.
@@ -277,7 +290,7 @@ pub(crate) enum Report {
 impl Report {
     pub(crate) const fn code(self) -> u16 {
         match self {
-            Self::SlowConsumer => close::TRY_AGAIN_LATER,
+            Self::SlowConsumer | Self::QueueFull => close::TRY_AGAIN_LATER,
             Self::HandlerTimeout => close::INTERNAL_ERROR,
             Self::Banned => close::POLICY_VIOLATION,
         }
@@ -287,6 +300,7 @@ impl Report {
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::SlowConsumer => "slow consumer",
+            Self::QueueFull => "send queue full",
             Self::HandlerTimeout => "handler timed out",
             Self::Banned => "banned",
         }

@@ -42,10 +42,12 @@ mod stopping;
 mod sweep;
 mod transmit;
 mod turn;
+mod waiters;
 
 use inbox::{Command, Inbox};
 pub(crate) use requests::origin_refused;
 use turn::Shard;
+pub use waiters::{WhenClosed, WhenDrained};
 
 /// A shard as the other threads see it.
 pub(crate) struct ShardHandle {

@@ -90,6 +90,7 @@ impl Shard {
         self.core.leave(entry);
         if find(&mut self.sockets, entry).is_some() {
             self.sockets.remove(entry.key as usize);
+            self.waiters.gone(entry.key);
         }
     }
 
@@ -119,7 +120,7 @@ impl Shard {
             batch.open(entry.origin(token.as_ref()), &opening.request);
         }
         self.handle.counters.opened.add(1);
-        if !socket.outbox.is_empty() {
+        if !socket.outbox.is_empty() || self.waiters.has_drain(key) {
             self.mark_dirty(key);
         }
         if !early.is_empty() {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::inbox::Report;
 use super::large::{INFLATED_AT_ONCE, PIECE};
 use super::routing::Routed;
 use super::socket::{Phase, Socket};
@@ -19,7 +20,6 @@ use crate::codec::{
 };
 use crate::dispatch::batch::{Batch, Origin};
 use crate::limits::socket::{Arrival, Exceeded, Meter, Verdict};
-use crate::options::SlowConsumer;
 use crate::outbox::{Outbox, Runs};
 use crate::registry::{Reservation, SocketEntry};
 
@@ -307,7 +307,8 @@ impl Shard {
         }
         self.pause_if_in_debt(key);
         if outcome.slow_pongs > 0 {
-            self.slow_consumer(key);
+            let entry = Arc::clone(&self.sockets[key as usize].entry);
+            self.core.refuse(&entry, Report::SlowConsumer);
         }
     }
 
@@ -358,13 +359,6 @@ impl Shard {
         }
         self.conclude(key, result, outcome, true);
         true
-    }
-
-    fn slow_consumer(&mut self, key: u32) {
-        let entry = Arc::clone(&self.sockets[key as usize].entry);
-        if entry.listener.options.slow_consumer == SlowConsumer::Close {
-            self.core.close_slow(&entry);
-        }
     }
 
     /// The stream is broken.

@@ -169,6 +169,11 @@ impl Socket {
         meter.is_some_and(|meter| meter.paused_until.is_some())
     }
 
+    /// It has not begun to close.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     /// It has been adopted, and no close event has been staged.
     pub(super) fn is_live(&self) -> bool {
         let reported = matches!(self.phase, Phase::Parting { .. } | Phase::Finishing { .. });
@@ -186,7 +191,7 @@ mod tests {
     fn an_idle_socket_stays_small() {
         assert!(size_of::<Socket>() <= 192, "{}", size_of::<Socket>());
         assert!(
-            size_of::<SocketEntry>() <= 128,
+            size_of::<SocketEntry>() <= 136,
             "{}",
             size_of::<SocketEntry>()
         );

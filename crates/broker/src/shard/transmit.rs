@@ -100,10 +100,10 @@ impl Shard {
             let count = socket.outbox.slices(&mut slices);
             match wire.write(&slices[..count]) {
                 // The kernel takes no more; the reactor says when it does.
-                Poll::Pending => return,
+                Poll::Pending => return socket.entry.stalls(),
                 Poll::Ready(Ok(written)) => {
                     socket.outbox.advance(written, &mut self.runs);
-                    socket.entry.release(written);
+                    socket.entry.written(written);
                     self.handle.counters.bytes_out.add(written as u64);
                 }
                 Poll::Ready(Err(error)) => {
@@ -118,6 +118,7 @@ impl Shard {
     /// Nothing waits for this socket any more.
     fn written_out(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
+        socket.entry.flows();
         if socket.over_half && socket.phase == Phase::Open && socket.entry.buffered() == 0 {
             if !socket.worker.is_full() {
                 socket.over_half = false;
@@ -129,7 +130,8 @@ impl Shard {
                 parked.drained.push(key);
             }
         }
-        if matches!(socket.phase, Phase::Finishing { .. }) {
+        self.waiters.drained(key);
+        if matches!(self.sockets[key as usize].phase, Phase::Finishing { .. }) {
             self.end_stream(key);
         }
     }

@@ -22,6 +22,7 @@ use super::routing::Routed;
 use super::socket::Socket;
 use super::staging::Staging;
 use super::stopping::Farewell;
+use super::waiters::Waiters;
 use crate::broker::Core;
 use crate::codec::Inflater;
 use crate::http::connection;
@@ -91,6 +92,7 @@ pub(super) struct Shard {
     pub(super) paused: Paused,
     /// Goodbyes of listeners that are being stopped.
     pub(super) farewells: Vec<Farewell>,
+    pub(super) waiters: Waiters,
     alarm: Alarm,
 }
 
@@ -123,6 +125,7 @@ impl Shard {
             sweep: super::sweep::Sweep::default(),
             paused: Paused::default(),
             farewells: Vec::new(),
+            waiters: Waiters::default(),
             alarm: Alarm::new(),
         }
     }
@@ -254,6 +257,8 @@ impl Shard {
             Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
             Command::CloseBegun(entry) => self.close_begun(&entry),
+            Command::WhenDrained { entry, then } => self.when_drained(&entry, then),
+            Command::WhenClosed { entry, then } => self.when_closed(&entry, then),
             Command::Hold { entry, held } => self.hold(&entry, held),
             Command::Rerouted(entry) => self.rerouted(&entry),
             Command::WorkerDrained(worker) => self.unpark(worker),
