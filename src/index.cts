@@ -34,6 +34,7 @@ import type {
   Token,
   WorkerHandlers,
 } from './types.cjs';
+import { signalOfSocket, whenDrained } from './waiting.cjs';
 import { WorkerThread } from './worker.cjs';
 
 export type { CompressionOptions } from './compression.cjs';
@@ -316,6 +317,52 @@ export function connectionCount(): number {
 /** The ids of all open sockets at this moment, in no particular order. */
 export function connections(): Iterable<SocketId> {
   return Array.from(native.connections());
+}
+
+/**
+ * Waits until nothing that was sent to a socket waits for it any more. Who has much to send, more than
+ * {@link StartOptions.maxBackpressure}, sends it in pieces and waits between them: so the client is given the time that it
+ * takes to read, and neither it nor the limit for what is sent at once ends the socket.
+ *
+ * @param socketId - the socket
+ * @returns a promise of true; of false when the socket is gone, or goes before
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ *
+ * @example
+ * ```js
+ * async function replay(socketId, messages) {
+ *   for (const message of messages) {
+ *     send(socketId, message);
+ *     if (bufferedAmount(socketId) > 65_536 && !(await drained(socketId))) return;
+ *   }
+ * }
+ * ```
+ */
+export function drained(socketId: SocketId): Promise<boolean> {
+  return whenDrained(checkSocketId(socketId));
+}
+
+/**
+ * Tells when a socket closes, for what a handler has begun and nobody needs then: a query, a subscription, a loop. It aborts
+ * when the closing begins, whoever begins it, also while a promise of the socket's handler is pending, and works in every
+ * thread.
+ *
+ * @param socketId - the socket
+ * @returns the signal, the same for each call of a thread; one that is aborted when the socket is gone
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
+ *
+ * @example
+ * ```js
+ * registerWorkerThread({
+ *   async handleSocketMessage(data, socketId) {
+ *     const response = await fetch(`http://prices.internal/${data}`, { signal: signalOf(socketId) });
+ *     send(socketId, await response.text());
+ *   },
+ * });
+ * ```
+ */
+export function signalOf(socketId: SocketId): AbortSignal {
+  return signalOfSocket(checkSocketId(socketId));
 }
 
 /**

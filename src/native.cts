@@ -153,6 +153,10 @@ export interface Native {
   connectionCount(): number;
   connections(): Float64Array;
   bufferedAmount(socketId: number): number;
+  /** `onDrained` is called once: with 1 when nothing waits for the socket any more, with 0 when it has ended before. */
+  whenDrained(socketId: number, onDrained: (isDrained: number) => void): void;
+  /** `onClosed`, which must not throw, is called once when the socket begins to close. False: it is gone, and nothing is called. */
+  whenClosed(socketId: number, onClosed: () => void): boolean;
   stats(): Stats;
   /** A time of 0 ms is until further notice. */
   ban(network: string, milliseconds: number): number;

@@ -40,8 +40,10 @@ export interface Stats {
 
 /** What was not delivered, by reason. */
 export interface DropStats {
-  /** Messages left out because too much waited for their socket (`slowConsumer`). */
+  /** Messages left out because too much waited for their socket, whose client did not read it (`slowConsumer`). */
   slowConsumer: number;
+  /** Messages left out because too much had been sent to their socket at once: sixteen times `maxBackpressure`. */
+  queueFull: number;
   /** Opens and drains that a thread was given and had not finished when it ended. */
   workerEndedEvents: number;
   /** Messages queued for a socket that closed before its I/O thread had taken them. */
@@ -68,7 +70,7 @@ export interface DropStats {
   timedOutRequests: number;
   /** Sockets closed because their client broke the protocol or a limit. */
   violations: number;
-  /** Sockets cut because their client fell silent. */
+  /** Sockets cut because their client fell silent, or had left while nobody read what it had said before. */
   heartbeatTimeouts: number;
   /** Requests whose head or body came too slowly: `headerTimeout`, `bodyTimeout`, `minBodyRate`. */
   slowRequests: number;

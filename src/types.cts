@@ -91,8 +91,10 @@ export interface StartOptions {
    */
   maxHeaders?: number;
   /**
-   * How many bytes may wait for one socket that reads slower than it is sent to. Times the number of sockets this is
-   * what slow clients can claim together. A socket that nothing waits for takes one message of any size.
+   * How many bytes may wait for one socket whose client reads slower than it is sent to. Times the number of sockets this is
+   * what slow clients can claim together. What is sent in one task of the event loop, or has not been offered to the kernel
+   * yet, does not count against a client: it may be sixteen times as much, see {@link drained} for more than that. A socket
+   * that nothing waits for takes one message of any size.
    *
    * @defaultValue 1_048_576
    */

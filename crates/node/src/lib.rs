@@ -12,6 +12,7 @@
 //! | [`origins`] | the application's function that judges origins |
 //! | [`listen_options`] | what `start` is told, as the engine takes it |
 //! | [`calls`] | the calls on sockets, channels and requests |
+//! | [`waiters`] | what an application waits for of a socket |
 //! | [`direct`] | those of them that are made for each message |
 //! | [`stats`] | the engine's numbers as an object |
 //! | [`log`] | the engine's log lines on stderr |
@@ -40,6 +41,7 @@ mod pin;
 mod serve;
 mod stats;
 mod value;
+mod waiters;
 mod worker;
 
 use std::sync::OnceLock;
@@ -95,6 +97,8 @@ fn main(mut cx: ModuleContext) -> NeonResult<()> {
     cx.export_function("connectionCount", calls::connection_count)?;
     cx.export_function("connections", calls::connections)?;
     cx.export_function("bufferedAmount", calls::buffered_amount)?;
+    cx.export_function("whenDrained", waiters::when_drained)?;
+    cx.export_function("whenClosed", waiters::when_closed)?;
     cx.export_function("ban", calls::ban)?;
     cx.export_function("unban", calls::unban)?;
     cx.export_function("bans", calls::bans)?;

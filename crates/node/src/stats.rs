@@ -45,6 +45,7 @@ fn dropped<'cx>(cx: &mut Cx<'cx>, dropped: &Drops) -> JsResult<'cx, JsObject> {
         cx,
         &[
             ("slowConsumer", dropped.slow_consumer),
+            ("queueFull", dropped.queue_full),
             ("socketClosed", dropped.socket_closed),
             ("notSubscribed", dropped.not_subscribed),
             ("workerEnded", dropped.worker_ended),

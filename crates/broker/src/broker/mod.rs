@@ -233,15 +233,15 @@ impl Broker {
         }
     }
 
-    /// Tells when a socket begins to close, whoever began and whatever its worker is doing; at once if it is gone.
-    pub fn when_closed(&self, socket: SocketId, then: WhenClosed) {
-        match self.core.registry.find(socket) {
-            Some(entry) => {
-                let home = Arc::clone(&entry.home);
-                home.send(Command::WhenClosed { entry, then });
-            }
-            None => then(),
-        }
+    /// Tells when a socket begins to close, whoever began and whatever its worker is doing; `false` when it is gone already, and
+    /// `then` is not called.
+    pub fn when_closed(&self, socket: SocketId, then: WhenClosed) -> bool {
+        let Some(entry) = self.core.registry.find(socket) else {
+            return false;
+        };
+        let home = Arc::clone(&entry.home);
+        home.send(Command::WhenClosed { entry, then });
+        true
     }
 
     /// A handler of this socket did not come to an end within [`ListenOptions::handler_timeout`]: closes the socket with

@@ -113,7 +113,7 @@ pub(crate) enum Command {
         entry: Arc<SocketEntry>,
         by: CloseBy,
     },
-    /// A worker has come to the close event of a failing socket, which has left the registries.
+    /// A worker has come to the close event of a parting socket, which has left the registries.
     CloseBegun(Arc<SocketEntry>),
     /// Tell when nothing waits for a socket any more, or that it has ended before.
     WhenDrained {

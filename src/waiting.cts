@@ -1,0 +1,28 @@
+/** What an application may wait for of a socket. */
+
+import { native } from './native.cjs';
+import type { SocketId } from './types.cjs';
+
+/** Resolves when nothing waits for a socket any more. */
+export function whenDrained(socketId: SocketId): Promise<boolean> {
+  return new Promise((resolve) => {
+    native.whenDrained(socketId, (isDrained) => resolve(isDrained === 1));
+  });
+}
+
+/** Of the sockets that this thread has asked for and that have not begun to close. */
+const controllers = new Map<SocketId, AbortController>();
+
+/** The same signal for each call of a thread while the socket is open. */
+export function signalOfSocket(socketId: SocketId): AbortSignal {
+  const known = controllers.get(socketId);
+  if (known !== undefined) return known.signal;
+  const controller = new AbortController();
+  const isOpen = native.whenClosed(socketId, () => {
+    controllers.delete(socketId);
+    controller.abort();
+  });
+  if (isOpen) controllers.set(socketId, controller);
+  else controller.abort();
+  return controller.signal;
+}

@@ -1,0 +1,68 @@
+// An AbortSignal for each socket: what a handler has begun ends with its client.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { close, signalOf } from 'wsbroker';
+import { connect, serve, throwsCode } from './helpers/serving.mjs';
+import { eventually, Inbox } from './helpers/waiting.mjs';
+
+/** A server that takes down who opens and closes. */
+function observed(t, options, handlers = {}) {
+  const opened = new Inbox();
+  const closes = new Inbox();
+  const server = serve(
+    t,
+    {
+      handleSocketOpen: (socketId) => void opened.push(socketId),
+      handleSocketClose: (socketId, _token, code, reason) => void closes.push({ socketId, code, reason }),
+      ...handlers,
+    },
+    options,
+  );
+  return { server, opened, closes };
+}
+
+test('the signal of a socket aborts when its client leaves, though its handler is busy', async (t) => {
+  const asked = new Inbox();
+  const settled = new Inbox();
+  const { server, closes } = observed(
+    t,
+    {},
+    {
+      async handleSocketMessage(_data, socketId) {
+        const signal = signalOf(socketId);
+        assert.equal(signal, signalOf(socketId), 'it is one');
+        asked.push(signal.aborted);
+        await new Promise((resolve) => {
+          signal.addEventListener('abort', resolve, { once: true });
+        });
+        settled.push(socketId);
+      },
+    },
+  );
+  const ends = [
+    (client) => client.close(),
+    (client) => client.terminate(),
+    (client) => client._socket.end(),
+    (client) => client._socket.write(Buffer.alloc(6, 0xff)),
+  ];
+  for (const end of ends) {
+    const client = await connect(t, server);
+    client.send('subscribe');
+    assert.equal(await asked.next(), false);
+    end(client);
+    const socketId = await settled.next();
+    assert.equal((await closes.next()).socketId, socketId, 'the close comes behind the promise');
+    assert.equal(signalOf(socketId).aborted, true);
+  }
+  throwsCode(() => signalOf('1'), 'WSB_INVALID_ARGUMENT');
+});
+
+test('the signal of a socket aborts when the application closes it', async (t) => {
+  const { server, opened } = observed(t, {});
+  await connect(t, server);
+  const socketId = await opened.next();
+  const signal = signalOf(socketId);
+  close(socketId);
+  await eventually(() => assert.equal(signal.aborted, true));
+});
