@@ -288,7 +288,8 @@ for (const memory of ['shared', 'dedicated']) {
       const message = `${sent.length + refused}:${randomBytes(50_000).toString('hex')}`; // becomes about half
       if (send(socketId, message)) sent.push(message);
       else refused += 1;
-      assert.ok(bufferedAmount(socketId) <= 200_000 || sent.length === 1);
+      // What had not been offered to the kernel when it took no more comes to what may wait.
+      assert.ok(bufferedAmount(socketId) <= 17 * 200_000);
       // Whatever was compressed on the I/O thread has given its room back.
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -297,7 +298,9 @@ for (const memory of ['shared', 'dedicated']) {
     assert.ok(received.every((message, n) => message === sent[n]));
     await eventually(() => assert.equal(bufferedAmount(socketId), 0));
     const after = stats();
-    assert.equal(after.dropped.slowConsumer - before.dropped.slowConsumer, refused);
+    // Which of the two depends on how far the I/O thread had come.
+    const dropped = ({ dropped: { slowConsumer, queueFull } }) => slowConsumer + queueFull;
+    assert.equal(dropped(after) - dropped(before), refused);
     assert.equal(after.messagesOut - before.messagesOut, sent.length);
     assert.equal(client.inbox.length, 0);
   });

@@ -226,6 +226,9 @@ test('connections lists what is open, and broadcast reaches it', async (t) => {
   assert.deepEqual([...connections()].sort(), opened.slice(1).sort());
 });
 
+/** So many messages of 16 KiB are no burst of 16 times 64 KiB. */
+const AT_ONCE = 8;
+
 test('a slow reader: bytes wait, a message too many closes it with 1013', async (t) => {
   const closes = new Inbox();
   const { server, ids } = serveWithIds(
@@ -240,7 +243,7 @@ test('a slow reader: bytes wait, a message too many closes it with 1013', async 
   const message = Buffer.alloc(16 * 1024);
   // The kernel's buffers take some megabytes first.
   await eventually(() => {
-    for (let n = 0; n < 100; n += 1) {
+    for (let n = 0; n < AT_ONCE; n += 1) {
       if (!send(id, message)) return;
       assert.ok(bufferedAmount(id) > 0);
     }
@@ -264,14 +267,17 @@ test('a slow reader whose messages are dropped, and the drain that tells when it
   const before = stats().dropped.slowConsumer;
   let queued = 0;
   await eventually(() => {
-    for (let n = 0; n < 100; n += 1) {
+    for (let n = 0; n < AT_ONCE; n += 1) {
       if (!send(id, Buffer.alloc(16 * 1024, queued % 256))) return;
       queued += 1;
     }
     throw new Error('still queued');
   });
   assert.equal(stats().dropped.slowConsumer, before + 1);
-  assert.equal(drained.length, 0);
+  // While the kernel took some, it had caught up now and then.
+  await eventually(() => assert.equal(stats().workers[0].queuedEvents, 0));
+  await drained.take(drained.length);
+  assert.ok(bufferedAmount(id) > 32 * 1024);
   client.resume();
   assert.equal(await drained.next(), id);
   assert.equal(bufferedAmount(id), 0);

@@ -35,6 +35,7 @@ test('a plain object of numbers, all of them', (t) => {
     'notSubscribed',
     'overRate',
     'overRateCloses',
+    'queueFull',
     'slowConsumer',
     'slowRequests',
     'socketClosed',

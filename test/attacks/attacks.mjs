@@ -112,7 +112,7 @@ export const ATTACKS = {
     },
   },
   'connections that are closed halfway': {
-    expected: ['status 400', 'status 200', 'ended', 'reset', 'close 1002'],
+    expected: ['status 400', 'status 200', 'ended', 'reset', 'close 1002', 'close 1005'],
     attack: (port, isOver) =>
       storm(isOver, async (n) => {
         const peer = n % 2 === 0 ? new Peer(port) : await Peer.upgraded(port);

@@ -33,11 +33,15 @@ export class Peer {
     this.ended.then(() => this.#watch());
   }
 
-  /** A connection that has become a WebSocket. */
+  /** A connection that has become a WebSocket. While the flood fills the worker it is turned away, and comes again. */
   static async upgraded(port, headers = {}) {
     const peer = new Peer(port);
     peer.socket.write(handshake(headers));
     await peer.until(() => peer.#tail.includes('\r\n\r\n'), 'the answer to the handshake');
+    if (peer.outcome() === 'status 503') {
+      peer.socket.destroy();
+      return Peer.upgraded(port, headers);
+    }
     if (!peer.#tail.toString('latin1').startsWith('HTTP/1.1 101')) throw new Error(`refused: ${peer.outcome()}`);
     peer.#tail = peer.#tail.subarray(peer.#tail.indexOf('\r\n\r\n') + 4);
     peer.#upgraded = true;
