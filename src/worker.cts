@@ -14,7 +14,7 @@ import { WsBrokerError } from './errors.cjs';
 import { leaveHand, takeInHand } from './in-hand.cjs';
 import { native } from './native.cjs';
 import { isThenable, report, reportTo, stopReportingTo } from './report.cjs';
-import { PackedRequest } from './request.cjs';
+import type { PackedRequest } from './request.cjs';
 import { decide, refuseWithStatus, respond, respondWithStatus } from './response.cjs';
 import type { ErrorContext, HttpRequest, SocketId, Token, WorkerHandlers } from './types.cjs';
 
@@ -176,7 +176,7 @@ export class WorkerThread {
           this.#receive(batch, id);
           break;
         case OPEN:
-          this.#arrive(batch, id, kind, new PackedRequest(batch.requestBlock), 0);
+          this.#arrive(batch, id, kind, batch.request, 0);
           break;
         case DRAIN:
           this.#arrive(batch, id, kind, undefined, 0);
@@ -185,10 +185,10 @@ export class WorkerThread {
           this.#arrive(batch, id, kind, batch.reason, batch.code);
           break;
         case REQUEST:
-          this.#answerRequest(id, new PackedRequest(batch.requestBlock));
+          this.#answerRequest(id, batch.request);
           break;
         case UPGRADE:
-          this.#decideUpgrade(id, new PackedRequest(batch.requestBlock));
+          this.#decideUpgrade(id, batch.request);
           break;
         case ABORT:
           this.#abortRequest(id);
