@@ -6,7 +6,7 @@ import type { Limits } from './limits.cjs';
 
 /**
  * What can be sent. A string goes out as a text message, bytes as a binary one. Of a typed array or DataView the bytes
- * that it views count; what views a `SharedArrayBuffer` is copied first.
+ * that it views count; what views a `SharedArrayBuffer` is copied first. A buffer that was transferred is refused.
  */
 export type Data = string | Buffer | Uint8Array | ArrayBufferView | ArrayBuffer;
 
@@ -320,6 +320,8 @@ export interface StopSummary {
 
 /**
  * A request. Its fields are decoded when they are read, so a handler that looks at `path` alone pays for `path` alone.
+ * `{ ...request }` copies all of them but `signal`, and the copy can be sent to another thread; `JSON.stringify(request)`
+ * gives `method`, `url`, `headers`, `remoteAddress` and `protocol`.
  */
 export interface HttpRequest {
   /** `'GET'`, `'POST'` … */
@@ -334,7 +336,7 @@ export interface HttpRequest {
   readonly search: string;
   /** The query without its `?`, or an empty string. */
   readonly query: string;
-  /** The headers: keys in lower case, though reading by any case works. */
+  /** The headers: keys in lower case, though reading by any case works, and `in`. */
   readonly headers: RequestHeaders;
   /** The whole body; empty when there is none. It may share memory with other events: copy what is kept for long. */
   readonly body: Buffer;
@@ -396,7 +398,8 @@ export interface UpgradeAcceptance {
 
 /**
  * What {@link WorkerHandlers.handleSocketUpgrade} decides. Nothing or `true` accepts, `false` answers 403, a response
- * with a `status` is sent instead of the upgrade, and an acceptance accepts.
+ * with a `status` is sent instead of the upgrade, and an acceptance accepts. A field that an acceptance does not have fails
+ * it with 500; one that a response does not have is told to `handleError` once.
  */
 export type UpgradeDecision = Nothing | boolean | (HttpResponse & { status: number }) | UpgradeAcceptance;
 
@@ -419,8 +422,8 @@ export interface ErrorContext {
 
 /**
  * What a worker does with events; every handler is optional. They are called as methods of the object that was
- * registered, so an instance of a class works. Whether it has `handleHttpRequest`, `handleSocketUpgrade` and
- * `handleSocketOpen` is looked at once, when the thread registers.
+ * registered, so an instance of a class works, with whatever else it has; but a function whose name is nearly that of a
+ * handler that is missing is refused. Which handlers there are is looked at once, when the thread registers.
  *
  * All events of a socket go to one worker, in the order they happened. A handler may return a promise: the next handler
  * of that socket waits for it, those of other sockets do not. While much waits behind a promise, nothing more is read
@@ -432,7 +435,8 @@ export interface ErrorContext {
 export interface WorkerHandlers {
   /**
    * Answers a request that is no upgrade. Nothing: 200 with an empty body. An error: 500, and `handleError` is told.
-   * Without this handler in any worker: 503. No answer within `requestTimeout`: 504.
+   * No answer within `requestTimeout`: 504. While no worker has this handler: 426, or 404 if none has any handler of sockets
+   * either. A field of the answer that is none of {@link HttpResponse} is told to `handleError` once.
    */
   handleHttpRequest?(request: HttpRequest): HttpResponse | Nothing | PromiseLike<HttpResponse | Nothing>;
   /**

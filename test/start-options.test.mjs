@@ -198,7 +198,7 @@ test('a privileged port', { skip: firstUnprivilegedPort() < 2 && 'every port is 
     const server = start({ bind: '127.0.0.1:0' });
     console.log((await fetch('http://127.0.0.1:' + server.address.port)).status);
     await server.stop();`;
-  await runsTo({ stdout: 'WsBrokerError WSB_PERMISSION_DENIED 0 true\n503' }, program);
+  await runsTo({ stdout: 'WsBrokerError WSB_PERMISSION_DENIED 0 true\n404' }, program);
 });
 
 test('no worker', () => {

@@ -90,7 +90,7 @@ impl Shard {
             return; // its client has gone
         };
         let next = match &mut pending.kind {
-            Kind::Request(_) => self.core.roster.for_request(),
+            Kind::Request(_) => self.core.roster.for_request().ok(),
             Kind::Origin { .. } => return, // no worker was given it
             // Without anybody left who decides it is not accepted for that.
             Kind::Upgrade { heir, .. } => self.core.roster.for_upgrade().and_then(|turn| {
