@@ -299,6 +299,12 @@ export interface Server {
    */
   readonly address: ServerAddress;
   /**
+   * The same as a URL without a path: `'http://127.0.0.1:3000'`, `'http://[::1]:3000'`. Of a server that listens on every
+   * interface it is `'http://localhost:3000'`, which a browser of this machine can open; of a Unix socket `'unix:'` and its
+   * path, as in {@link StartOptions.bind}.
+   */
+  readonly url: string;
+  /**
    * Stops this server: no new connection, an answer for each request that is being handled, a close frame for each
    * socket (at once, or over `spread`), and after `timeout` the end of what is left. Then the port is free, and the
    * close event of every socket is on its way to its worker. Other servers of the process go on. A second call gives
@@ -438,35 +444,35 @@ export interface WorkerHandlers {
    * No answer within `requestTimeout`: 504. While no worker has this handler: 426, or 404 if none has any handler of sockets
    * either. A field of the answer that is none of {@link HttpResponse} is told to `handleError` once.
    */
-  handleHttpRequest?(request: HttpRequest): HttpResponse | Nothing | PromiseLike<HttpResponse | Nothing>;
+  handleHttpRequest?: (request: HttpRequest) => HttpResponse | Nothing | PromiseLike<HttpResponse | Nothing>;
   /**
    * Decides on a WebSocket upgrade, before the client gets its 101. An error: 500, and `handleError` is told. Without
    * this handler in any worker every upgrade is accepted.
    */
-  handleSocketUpgrade?(request: HttpRequest): UpgradeDecision | PromiseLike<UpgradeDecision>;
+  handleSocketUpgrade?: (request: HttpRequest) => UpgradeDecision | PromiseLike<UpgradeDecision>;
   /**
    * A socket is open; called once, before any message of it. `request` is the one that was upgraded. Of a socket that
    * opened in a thread without this handler no other thread is told later.
    */
-  handleSocketOpen?(socketId: SocketId, request: HttpRequest, token?: Token): unknown;
+  handleSocketOpen?: (socketId: SocketId, request: HttpRequest, token?: Token) => unknown;
   /**
    * A message came: a string for a text message, a Buffer for a binary one. `token` is the socket's token when the
    * message was read. It is not called for messages that take another {@link MessageRoute}.
    */
-  handleSocketMessage?(data: string | Buffer, socketId: SocketId, token?: Token): unknown;
+  handleSocketMessage?: (data: string | Buffer, socketId: SocketId, token?: Token) => unknown;
   /** A socket for which more than half of `maxBackpressure` waited has taken all of it. */
-  handleSocketDrain?(socketId: SocketId, token?: Token): unknown;
+  handleSocketDrain?: (socketId: SocketId, token?: Token) => unknown;
   /**
    * A socket is closed; called exactly once for each one that was opened, after its last message. `code` is what the
    * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame. Where the broker closed
    * the socket it is the broker's: 1008 over a rate or for a ban, 1011 for a handler that hung, 1013 for a slow consumer.
    */
-  handleSocketClose?(socketId: SocketId, token: Token, code: number, reason: string): unknown;
+  handleSocketClose?: (socketId: SocketId, token: Token, code: number, reason: string) => unknown;
   /**
    * A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr
    * with its stack.
    */
-  handleError?(error: unknown, context: ErrorContext): unknown;
+  handleError?: (error: unknown, context: ErrorContext) => unknown;
 }
 
 /** A ban that holds. */

@@ -214,6 +214,25 @@ test('the address tells the port that was taken, and cannot be changed', async (
   assert.ok(Object.isFrozen(server.address));
 });
 
+test('the url is one that this machine can open', async (t) => {
+  const socket = path.join(os.tmpdir(), `wsbroker-url-${process.pid}.sock`);
+  serve(t, { handleHttpRequest: () => ({ body: 'here' }) });
+  const urls = {
+    '127.0.0.1:0': /^http:\/\/127\.0\.0\.1:\d+$/,
+    '[::1]:0': /^http:\/\/\[::1\]:\d+$/,
+    '0.0.0.0:0': /^http:\/\/localhost:\d+$/,
+    '[::]:0': /^http:\/\/localhost:\d+$/,
+    ':0': /^http:\/\/localhost:\d+$/,
+  };
+  for (const [bind, expected] of Object.entries(urls)) {
+    const server = listen({ bind });
+    assert.match(server.url, expected, bind);
+    assert.equal(new URL(server.url).port, String(server.address.port));
+    assert.equal(await (await fetch(server.url)).text(), 'here', bind);
+  }
+  if (process.platform !== 'win32') assert.equal(listen({ bind: `unix:${socket}` }).url, `unix:${socket}`);
+});
+
 test('IPv6 and a host name', async (t) => {
   const handlers = { handleHttpRequest: ({ remoteAddress }) => ({ body: remoteAddress }) };
   const six = serve(t, handlers, { bind: '[::1]:0' });
