@@ -2,6 +2,7 @@
  * The door: every argument is checked here, once. What gets through is what the addon takes.
  */
 
+import { bytesOf, isGone, lengthOf } from './bytes.cjs';
 import { WsBrokerError } from './errors.cjs';
 import type { NativeData } from './native.cjs';
 import { didYouMean } from './suggest.cjs';
@@ -17,6 +18,9 @@ const MAX_BYTES_PER_UNIT = 3;
 
 /** What fits a close frame beside the code, in bytes (RFC 6455, section 5.5). */
 const MAX_CLOSE_REASON = 123;
+
+/** More than any list here has a use for. A Proxy of an array may say that it has any number. */
+const MAX_ELEMENTS = 1_000_000;
 
 const EXPECTED_SOCKET_ID = 'a socket id, a positive safe integer';
 const EXPECTED_DATA = 'a string, a Buffer, another typed array or DataView, or an ArrayBuffer';
@@ -60,8 +64,14 @@ function describeAny(value: unknown): string {
 }
 
 function describeObject(value: object): string {
+  if (isGone(value))
+    return `${describeKind(value)} whose memory was transferred or cut off: pass a copy of what is needed`;
   if (ArrayBuffer.isView(value)) return `a ${value.constructor.name} of ${value.byteLength} bytes`;
   if (Array.isArray(value)) return `an array of length ${value.length}`;
+  return describeKind(value);
+}
+
+function describeKind(value: object): string {
   const type = (Object.getPrototypeOf(value) as object | null)?.constructor;
   return type === undefined || type === Object ? 'an object' : `an instance of ${type.name}`;
 }
@@ -72,47 +82,27 @@ export function checkSocketId(value: unknown, name = 'socketId'): number {
   return invalid(name, EXPECTED_SOCKET_ID, value);
 }
 
-/** A string, or the bytes of a buffer as a view that no other thread can write to. */
+/** A string, or the bytes of a buffer as a view that no other thread can write to. Runs nothing of the application's. */
 export function checkData(value: unknown, name = 'data'): NativeData {
   if (typeof value === 'string') return value;
-  if (ArrayBuffer.isView(value) && value instanceof Uint8Array && value.buffer instanceof ArrayBuffer) return value;
-  return otherBytes(value) ?? invalid(name, EXPECTED_DATA, value);
-}
-
-function otherBytes(value: unknown): Uint8Array | undefined {
-  try {
-    return viewOf(value);
-  } catch {
-    return undefined; // the buffer has been transferred to another thread
-  }
-}
-
-function viewOf(value: unknown): Uint8Array | undefined {
-  if (ArrayBuffer.isView(value)) return ownBytes(value.buffer, value.byteOffset, value.byteLength);
-  // By its name: an ArrayBuffer of another realm (`node:vm`) is an instance of another class.
-  const kind = Object.prototype.toString.call(value);
-  if (kind !== '[object ArrayBuffer]' && kind !== '[object SharedArrayBuffer]') return undefined;
-  const buffer = value as ArrayBufferLike;
-  return ownBytes(buffer, 0, buffer.byteLength);
-}
-
-function ownBytes(buffer: ArrayBufferLike, offset: number, length: number): Uint8Array {
-  const view = new Uint8Array(buffer, offset, length);
-  // Another thread may write to a SharedArrayBuffer while it is read.
-  return buffer instanceof ArrayBuffer ? view : Uint8Array.from(view);
+  return bytesOf(value) ?? invalid(name, EXPECTED_DATA, value);
 }
 
 /** A channel name: 1 to 512 bytes. */
 export function checkChannelName(value: unknown, name = 'channel'): NativeData {
   const data = checkData(value, name);
-  if (data.length === 0 || !fitsBytes(data, MAX_CHANNEL_NAME)) {
+  if (!hasBytes(data) || !fitsBytes(data, MAX_CHANNEL_NAME)) {
     invalid(name, `a channel name of 1 to ${MAX_CHANNEL_NAME} bytes`, value);
   }
   return data;
 }
 
+function hasBytes(data: NativeData): boolean {
+  return (typeof data === 'string' ? data.length : lengthOf(data)) > 0;
+}
+
 function fitsBytes(data: NativeData, limit: number): boolean {
-  if (typeof data !== 'string') return data.byteLength <= limit;
+  if (typeof data !== 'string') return lengthOf(data) <= limit;
   // Only names in between have to be measured.
   return data.length * MAX_BYTES_PER_UNIT <= limit || (data.length <= limit && Buffer.byteLength(data) <= limit);
 }
@@ -149,7 +139,7 @@ export function checkInteger(value: unknown, name: string, min: number, max: num
 
 /** An object with properties to read. */
 export function checkObject(value: unknown, name: string): Record<string, unknown> {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  if (typeof value === 'object' && value !== null && !isArray(value, name)) return value as Record<string, unknown>;
   return invalid(name, 'an object', value);
 }
 
@@ -157,12 +147,72 @@ export function checkObject(value: unknown, name: string): Record<string, unknow
  * Refuses a property that nobody reads: a misspelt limit would be no limit.
  */
 export function checkNames(options: object, known: readonly string[], name: string): void {
-  for (const key of Object.keys(options)) {
+  for (const key of namesOf(options, name)) {
     if (!known.includes(key)) {
-      throw new WsBrokerError(
-        'WSB_INVALID_ARGUMENT',
-        `${name}: there is no ${JSON.stringify(key)}; expected ${known.join(', ')}${didYouMean(key, known)}`,
-      );
+      throw new WsBrokerError('WSB_INVALID_ARGUMENT', `${name}: ${nobodyReads(key, known)}`);
     }
   }
+}
+
+/** The names of the properties that an object has itself. */
+function namesOf(options: object, name: string): string[] {
+  try {
+    return Object.keys(options);
+  } catch (cause) {
+    return unreadable(name, cause);
+  }
+}
+
+/** What to say of a property that nobody reads. */
+export function nobodyReads(key: string, known: readonly string[]): string {
+  return `there is no ${JSON.stringify(key)}; expected ${known.join(', ')}${didYouMean(key, known)}`;
+}
+
+/**
+ * Reads the properties of an object that may have these and no others. Each is read once: a getter may give something else
+ * the next time.
+ */
+export function readProperties<K extends string>(
+  value: unknown,
+  known: readonly K[],
+  name: string,
+): Partial<Record<K, unknown>> {
+  const object = checkObject(value, name);
+  checkNames(object, known, name);
+  const properties: Partial<Record<K, unknown>> = {};
+  for (const key of known) {
+    try {
+      properties[key] = object[key];
+    } catch (cause) {
+      unreadable(`${name}.${key}`, cause);
+    }
+  }
+  return properties;
+}
+
+/** The elements of an array, each read once, however it says that it is iterated; undefined for what is none. */
+export function readElements(value: unknown, name: string): unknown[] | undefined {
+  if (!isArray(value, name)) return undefined;
+  const elements: unknown[] = [];
+  try {
+    const length = Math.min(value.length, MAX_ELEMENTS + 1);
+    for (let index = 0; index < length; index += 1) elements.push(value[index]);
+  } catch (cause) {
+    return unreadable(name, cause);
+  }
+  if (elements.length > MAX_ELEMENTS) invalid(name, `at most ${MAX_ELEMENTS} elements`, value);
+  return elements;
+}
+
+function isArray(value: unknown, name: string): value is readonly unknown[] {
+  try {
+    return Array.isArray(value);
+  } catch (cause) {
+    return unreadable(name, cause); // a Proxy that has been revoked
+  }
+}
+
+/** Throws the error of an argument with a getter, or a trap of a Proxy, that throws. */
+export function unreadable(name: string, cause: unknown): never {
+  throw new WsBrokerError('WSB_INVALID_ARGUMENT', `${name}: threw an error when it was looked at`, { cause });
 }

@@ -19,6 +19,7 @@
 import { Buffer } from 'node:buffer';
 import { leaveHand } from './in-hand.cjs';
 import { native } from './native.cjs';
+import { openRequest, type PackedRequest } from './request.cjs';
 
 /** The kinds of event. */
 export const OPEN = 1;
@@ -44,10 +45,10 @@ const HEAD_BYTES = 28;
 export const DECODED_TOGETHER = 512;
 
 /**
- * The same for the headers of a request, which few keep when it has been answered: more than most browsers send, cookies
- * included. What is kept of an upgrade is kept for each socket.
+ * The same for the values of a request's headers, which few keep when it has been answered: more than most browsers send,
+ * cookies included. What is kept of an upgrade is kept for each socket.
  */
-const HEADERS_DECODED_TOGETHER = 2048;
+const VALUES_DECODED_TOGETHER = 2048;
 
 const NO_TOKEN = 0xffff_ffff;
 const HIGH_HALF = 2 ** 32;
@@ -56,7 +57,7 @@ const HIGH_HALF = 2 ** 32;
  * The decoders behind `buffer.toString(encoding, start, end)`. Called directly they spare a fifth of the time that a
  * short message takes to decode. Node, Bun and Deno have them, without a word in their documentation.
  */
-interface Decoder extends Buffer {
+export interface Decoder extends Buffer {
   latin1Slice(start: number, end: number): string;
   utf8Slice(start: number, end: number): string;
 }
@@ -211,9 +212,9 @@ export class Batch {
   }
 
   /** The request of an open, a request or an upgrade. */
-  get requestBlock(): RequestBlock {
-    const decodedTogether = this.kind === REQUEST ? HEADERS_DECODED_TOGETHER : DECODED_TOGETHER;
-    return new RequestBlock(this.#bytes, this.#words, this.#payloadStart(), decodedTogether);
+  get request(): PackedRequest {
+    const decodedTogether = this.kind === REQUEST ? VALUES_DECODED_TOGETHER : DECODED_TOGETHER;
+    return openRequest(this.#bytes, this.#words, this.#payloadStart(), decodedTogether);
   }
 
   // No private getter: V8 calls its runtime for one.
@@ -225,103 +226,6 @@ export class Batch {
 
   #word(index: number): number {
     return this.#words[(this.#start >>> 2) + index] as number;
-  }
-}
-
-/** Words of a request block before the lengths of its headers. */
-const BLOCK_WORDS = 7;
-
-/** Names that need not be decoded. */
-const METHODS = ['GET', 'POST', 'PUT', 'HEAD', 'DELETE', 'PATCH', 'OPTIONS'];
-
-/**
- * A packed request.
- *
- * ```text
- * words     lengths of method, url, remote address; number of headers; bytes of all headers; bytes of the body; length
- *           of the subprotocol
- * words     per header: length of the name, length of the value
- * then      method, url, remote address, name and value of each header in turn, body, subprotocol
- * ```
- */
-export class RequestBlock {
-  readonly #bytes: Decoder;
-  readonly #words: Uint32Array;
-  /** Index of the first word. */
-  readonly #first: number;
-  /** Byte offset of the method. */
-  readonly #start: number;
-  /** All headers up to so many bytes. */
-  readonly #decodedTogether: number;
-
-  constructor(bytes: Decoder, words: Uint32Array, start: number, decodedTogether: number) {
-    this.#decodedTogether = decodedTogether;
-    this.#bytes = bytes;
-    this.#words = words;
-    this.#first = start >>> 2;
-    this.#start = start + 4 * (BLOCK_WORDS + 2 * this.#word(3));
-  }
-
-  get method(): string {
-    for (const method of METHODS) if (this.#isAtStart(method)) return method;
-    return this.#latin1(this.#start, this.#word(0));
-  }
-
-  get url(): string {
-    return this.#latin1(this.#start + this.#word(0), this.#word(1));
-  }
-
-  get remoteAddress(): string {
-    return this.#latin1(this.#start + this.#word(0) + this.#word(1), this.#word(2));
-  }
-
-  /** Calls back with each header as it came: the name in lower case, the value as latin1, which is what Node does. */
-  forEachHeader(callback: (name: string, value: string) => void): void {
-    const count = this.#word(3);
-    const start = this.#headersStart();
-    const length = this.#word(4);
-    // As texts are: pieces of one string take half the time that a call for each takes.
-    const all = length <= this.#decodedTogether ? this.#latin1(start, length) : undefined;
-    let at = 0;
-    const next = (bytes: number): string => {
-      const from = at;
-      at += bytes;
-      return all === undefined ? this.#latin1(start + from, bytes) : all.substring(from, at);
-    };
-    for (let index = 0; index < count; index += 1) {
-      const name = next(this.#word(BLOCK_WORDS + 2 * index));
-      callback(name, next(this.#word(BLOCK_WORDS + 2 * index + 1)));
-    }
-  }
-
-  get body(): Buffer {
-    const start = this.#headersStart() + this.#word(4);
-    return this.#bytes.subarray(start, start + this.#word(5));
-  }
-
-  /** An empty string: there is none. */
-  get protocol(): string {
-    return this.#latin1(this.#headersStart() + this.#word(4) + this.#word(5), this.#word(6));
-  }
-
-  #isAtStart(method: string): boolean {
-    if (method.length !== this.#word(0)) return false;
-    for (let at = 0; at < method.length; at += 1) {
-      if (this.#bytes[this.#start + at] !== method.charCodeAt(at)) return false;
-    }
-    return true;
-  }
-
-  #headersStart(): number {
-    return this.#start + this.#word(0) + this.#word(1) + this.#word(2);
-  }
-
-  #latin1(start: number, length: number): string {
-    return this.#bytes.latin1Slice(start, start + length);
-  }
-
-  #word(index: number): number {
-    return this.#words[this.#first + index] as number;
   }
 }
 

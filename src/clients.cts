@@ -1,7 +1,7 @@
 /** Who the client is: the options about proxies, and the addresses of bans. */
 
 import { isIP } from 'node:net';
-import { checkInteger, invalid } from './arguments.cjs';
+import { checkInteger, invalid, readElements } from './arguments.cjs';
 
 /** More proxies than this are on no one's way. */
 const MAX_HOPS = 100;
@@ -23,9 +23,8 @@ export type NativeProxyProtocol = boolean | string[];
 export function parseTrustProxy(value: unknown): NativeTrustProxy {
   const name = 'options.trustProxy';
   if (value === undefined || value === false) return 0;
-  if (Array.isArray(value)) return parsePeers(value, name);
   if (typeof value === 'number') return checkInteger(value, name, 0, MAX_HOPS, 'hops');
-  return invalid(name, `a number of proxies, or an array of their addresses: each ${EXPECTED_NETWORK}`, value);
+  return parsePeers(value, name, `a number of proxies, or an array of their addresses: each ${EXPECTED_NETWORK}`);
 }
 
 /**
@@ -35,15 +34,14 @@ export function parseProxyProtocol(value: unknown): NativeProxyProtocol {
   const name = 'options.proxyProtocol';
   if (value === undefined) return false;
   if (typeof value === 'boolean') return value;
-  if (Array.isArray(value)) return parsePeers(value, name);
-  return invalid(name, `true, false, or an array of the proxies' addresses: each ${EXPECTED_NETWORK}`, value);
+  return parsePeers(value, name, `true, false, or an array of the proxies' addresses: each ${EXPECTED_NETWORK}`);
 }
 
-function parsePeers(values: readonly unknown[], name: string): string[] {
+function parsePeers(value: unknown, name: string, expected: string): string[] {
+  const values = readElements(value, name) ?? invalid(name, expected, value);
   // An empty list would trust nobody, and who writes one means something else.
   if (values.length === 0) invalid(name, 'at least one address', values);
-  // Not `map`, which leaves out what an array has no element for.
-  return Array.from(values, (value, index) => (value === 'unix' ? value : checkNetwork(value, `${name}[${index}]`)));
+  return values.map((peer, index) => (peer === 'unix' ? peer : checkNetwork(peer, `${name}[${index}]`)));
 }
 
 /** An IP address or a network in CIDR notation. */

@@ -1,6 +1,6 @@
 /** The option `compression` of `start`, parsed once. */
 
-import { checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { checkInteger, invalid, readProperties } from './arguments.cjs';
 
 /** How messages are compressed, see {@link StartOptions.compression}. */
 export interface CompressionOptions {
@@ -50,6 +50,8 @@ export type NativeCompression = Required<CompressionOptions> | undefined;
 /** The same values stand in the documentation of {@link CompressionOptions}. */
 const DEFAULTS: Required<CompressionOptions> = { threshold: 1024, level: 2, memory: 'shared', windowBits: 15 };
 
+const NAMES = Object.keys(DEFAULTS) as (keyof CompressionOptions)[];
+
 /** The largest `maxMessageSize`; what is sent may be longer, and that is compressed. */
 const MAX_THRESHOLD = 536_870_888;
 
@@ -62,13 +64,16 @@ export function parseCompression(value: unknown): NativeCompression {
   if (typeof value !== 'object' || value === null) {
     invalid('options.compression', 'true, false or { threshold, level, memory, windowBits }', value);
   }
-  const options = checkObject(value, 'options.compression');
-  checkNames(options, Object.keys(DEFAULTS), 'options.compression');
-  const { threshold = DEFAULTS.threshold, level = DEFAULTS.level, windowBits = DEFAULTS.windowBits } = options;
+  const {
+    threshold = DEFAULTS.threshold,
+    level = DEFAULTS.level,
+    memory,
+    windowBits = DEFAULTS.windowBits,
+  } = readProperties(value, NAMES, 'options.compression');
   return {
     threshold: checkInteger(threshold, 'options.compression.threshold', 0, MAX_THRESHOLD, 'bytes'),
     level: checkInteger(level, 'options.compression.level', 1, 9, 'levels'),
-    memory: parseMemory(options.memory),
+    memory: parseMemory(memory),
     windowBits: checkInteger(windowBits, 'options.compression.windowBits', 9, 15, 'bits'),
   };
 }

@@ -33,7 +33,7 @@ export type WsBrokerErrorCode = keyof typeof ERROR_CODES;
  * try {
  *   start({ bind: ':80' });
  * } catch (error) {
- *   if (error.code === 'WSB_PERMISSION_DENIED') start({ bind: ':8080' });
+ *   if (error instanceof WsBrokerError && error.code === 'WSB_PERMISSION_DENIED') start({ bind: ':8080' });
  *   else throw error;
  * }
  * ```

@@ -1,7 +1,7 @@
 /** The options that decide about opening handshakes: `protocols` and `origins`. */
 
 import { isIPv6 } from 'node:net';
-import { invalid } from './arguments.cjs';
+import { invalid, readElements } from './arguments.cjs';
 import type { NativeStartOptions } from './native.cjs';
 import { isThenable, reportHere } from './report.cjs';
 import type { StartOptions } from './types.cjs';
@@ -27,16 +27,16 @@ const VERDICT = { refused: 0, allowed: 1, failed: 2 };
 export function parseProtocols(value: unknown): string[] {
   if (value === undefined) return [];
   const expected = `an array of 1 to ${MAX_PROTOCOLS} subprotocols`;
-  if (!Array.isArray(value) || value.length === 0 || value.length > MAX_PROTOCOLS) {
-    invalid('options.protocols', expected, value);
+  const names = readElements(value, 'options.protocols');
+  if (names === undefined || names.length === 0 || names.length > MAX_PROTOCOLS) {
+    return invalid('options.protocols', expected, value);
   }
-  // Not `map`, which leaves out what an array has no element for.
-  return Array.from(value, (name: unknown, index) => {
+  return names.map((name, index) => {
     const where = `options.protocols[${index}]`;
     if (typeof name !== 'string' || !TOKEN.test(name)) {
       return invalid(where, 'the name of a subprotocol: letters, digits, - . _ and the like', name);
     }
-    if (value.indexOf(name) < index) invalid(where, 'each subprotocol once', name);
+    if (names.indexOf(name) < index) invalid(where, 'each subprotocol once', name);
     return name;
   });
 }
@@ -49,11 +49,14 @@ export function parseOrigins(value: unknown): Pick<NativeStartOptions, 'origins'
   if (typeof value === 'function') {
     return { origins: undefined, judgeOrigin: judge(value as OriginFunction) };
   }
-  if (!Array.isArray(value) || value.length === 0) {
+  const origins = readElements(value, 'options.origins');
+  if (origins === undefined || origins.length === 0) {
     return invalid('options.origins', "'*', an array of at least one origin, or a function", value);
   }
-  const origins = Array.from(value, (origin: unknown, index) => checkOrigin(origin, `options.origins[${index}]`));
-  return { origins, judgeOrigin: undefined };
+  return {
+    origins: origins.map((origin, index) => checkOrigin(origin, `options.origins[${index}]`)),
+    judgeOrigin: undefined,
+  };
 }
 
 type OriginFunction = Exclude<StartOptions['origins'], '*' | readonly string[] | undefined>;

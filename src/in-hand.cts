@@ -35,5 +35,5 @@ export function toMessage(messageData: unknown): NativeMessage {
   // Bytes go out as they are now. A view without any may have had its buffer transferred: there is nothing at its place. It
   // may say that it has a length all the same, if the application has told it to.
   const isThere = typeof data === 'string' || (data as Buffer)[0] !== undefined;
-  return isThere ? offset : (data as Buffer);
+  return isThere ? offset : checkData(data);
 }

@@ -13,6 +13,7 @@ import {
   checkObject,
   checkSocketId,
   checkToken,
+  unreadable,
 } from './arguments.cjs';
 import { checkBanTime, checkNetwork } from './clients.cjs';
 import { corkForThisTask } from './cork.cjs';
@@ -93,10 +94,11 @@ export function start(options: StartOptions): Server {
  * A thread that ends is unregistered by itself. While a server runs and a worker is registered the process stays alive;
  * a thread of `worker_threads` stays from its registration until the last server has stopped.
  *
- * @param worker - the object with the handlers, which are called as its methods. Which of `handleHttpRequest`,
- * `handleSocketUpgrade` and `handleSocketOpen` it has is looked up once, here
+ * @param worker - the object with the handlers, which are called as its methods. Which of them it has is looked up once,
+ * here
  * @returns the registration
- * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT` when a handler is no function, `WSB_ALREADY_REGISTERED`
+ * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT` when a handler is no function or its name is misspelt,
+ * `WSB_ALREADY_REGISTERED`
  *
  * @example
  * ```js
@@ -144,10 +146,18 @@ export function sendToChannel(channel: ChannelName, data: Data, options?: { exce
 /** Is no socket's id. */
 const NOBODY = 0;
 
+const EXCEPT = ['except'] as const;
+
 function checkExcept(value: unknown): number {
   const options = checkObject(value, 'options');
-  checkNames(options, ['except'], 'options');
-  return options.except === undefined ? NOBODY : checkSocketId(options.except, 'options.except');
+  checkNames(options, EXCEPT, 'options');
+  let except: unknown;
+  try {
+    ({ except } = options);
+  } catch (cause) {
+    unreadable('options.except', cause);
+  }
+  return except === undefined ? NOBODY : checkSocketId(except, 'options.except');
 }
 
 /**

@@ -1,6 +1,6 @@
 /** How one limit of `options.limits` is read: off, `true` for its default, or its value. Off is 0 for the addon. */
 
-import { checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { checkInteger, invalid, readProperties } from './arguments.cjs';
 
 /** 2^31 - 1: the largest capacity, and the longest interval in ms, that the engine counts exactly. */
 const MAX_RATE = 2_147_483_647;
@@ -37,7 +37,7 @@ export function count(standard: number, unit: string): LimitParser<number> {
  * @param unit - what is counted, for messages
  */
 export function rate(standard: NativeRate, unit: string): LimitParser<NativeRate> {
-  return limit({ capacity: 0, interval: 0 }, standard, (value, name) => checkRate(value, name, unit));
+  return limit({ capacity: 0, interval: 0 }, standard, (value, name) => readRate(value, name, unit));
 }
 
 export function limit<T>(off: T, standard: T, parse: LimitParser<T>): LimitParser<T> {
@@ -47,15 +47,20 @@ export function limit<T>(off: T, standard: T, parse: LimitParser<T>): LimitParse
   };
 }
 
-/** `others` are the properties that it may have beside those of a rate. */
-export function checkRate(value: unknown, name: string, unit: string, others: readonly string[] = []): NativeRate {
-  const properties = ['capacity', 'interval', ...others];
+/** The properties of a rate, and `others` that it may have beside them. */
+export function readRate<K extends string = never>(
+  value: unknown,
+  name: string,
+  unit: string,
+  others: readonly K[] = [],
+): NativeRate & Partial<Record<K, unknown>> {
+  const properties = ['capacity', 'interval', ...others] as const;
   if (typeof value !== 'object' || value === null) {
     invalid(name, `true, or { ${properties.join(', ')} }: so many ${unit} at once, all back after so many ms`, value);
   }
-  const given = checkObject(value, name);
-  checkNames(given, properties, name);
+  const given = readProperties<'capacity' | 'interval' | K>(value, properties, name);
   return {
+    ...given,
     capacity: checkInteger(given.capacity, `${name}.capacity`, 1, MAX_RATE, unit),
     interval: checkInteger(given.interval, `${name}.interval`, 1, MAX_RATE, 'ms'),
   };

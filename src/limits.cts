@@ -1,6 +1,6 @@
 /** `options.limits`: what one client, and all of them together, may take. Parsed once; off is 0. */
 
-import { checkNames, checkObject } from './arguments.cjs';
+import { readProperties } from './arguments.cjs';
 import { count, type LimitParser, type NativeRate, rate } from './limit-values.cjs';
 import { type NativeSocketLimits, SOCKET_LIMITS, type SocketLimits } from './socket-limits.cjs';
 
@@ -86,12 +86,16 @@ const LIMITS: { readonly [K in keyof Limits]-?: LimitParser<NativeLimits[K]> } =
   ...SOCKET_LIMITS,
 };
 
+const NAMES = Object.keys(LIMITS) as (keyof Limits)[];
+
 /**
  * @throws WsBrokerError `WSB_INVALID_ARGUMENT` that names the limit
  */
 export function parseLimits(value: unknown): NativeLimits {
-  const limits = value === undefined ? {} : checkObject(value, 'options.limits');
-  checkNames(limits, Object.keys(LIMITS), 'options.limits');
-  const parsed = Object.entries(LIMITS).map(([key, parse]) => [key, parse(limits[key], `options.limits.${key}`)]);
+  const limits = value === undefined ? {} : readProperties(value, NAMES, 'options.limits');
+  const parsed = Object.entries(LIMITS).map(([key, parse]) => [
+    key,
+    parse(limits[key as keyof Limits], `options.limits.${key}`),
+  ]);
   return Object.fromEntries(parsed) as NativeLimits;
 }

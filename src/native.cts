@@ -71,6 +71,7 @@ export interface Native {
    * @param http - it answers HTTP requests
    * @param upgrade - it decides on upgrades
    * @param opens - it wants to know of sockets that open
+   * @param sockets - it has to do with sockets
    * @param onEvents - called when there are events to `take`; must not throw
    * @param finishedMessages - its one element counts the messages whose handler has finished, and is read when the
    * worker ends. On an `ArrayBuffer` of its own: small arrays made without one are moved by the garbage collector
@@ -81,6 +82,7 @@ export interface Native {
     http: boolean,
     upgrade: boolean,
     opens: boolean,
+    sockets: boolean,
     onEvents: () => void,
     finishedEvents: Uint32Array<ArrayBuffer>,
     isMainThread: boolean,

@@ -1,7 +1,7 @@
 /** The options of `start` and `stop`, parsed once: unknown names, wrong types and senseless values end here. */
 
 import { isMainThread } from 'node:worker_threads';
-import { checkCloseCode, checkCloseReason, checkInteger, checkNames, checkObject, invalid } from './arguments.cjs';
+import { checkCloseCode, checkCloseReason, checkInteger, invalid, readProperties } from './arguments.cjs';
 import { parseProxyProtocol, parseTrustProxy } from './clients.cjs';
 import { parseCompression } from './compression.cjs';
 import { parseOrigins, parseProtocols } from './handshake.cjs';
@@ -52,10 +52,11 @@ const DEFAULT_MIN_BODY_RATE = 240;
 const MAX_BODY_RATE = 1_073_741_824;
 
 const DEFAULT_HEARTBEAT = { interval: 45_000, timeout: 120_000 };
+const HEARTBEAT_OPTIONS = Object.keys(DEFAULT_HEARTBEAT) as (keyof typeof DEFAULT_HEARTBEAT)[];
 
-const START_OPTIONS = [
+const START_OPTIONS: readonly (keyof StartOptions)[] = [
   'bind',
-  ...Object.keys(NUMERIC_OPTIONS),
+  ...(Object.keys(NUMERIC_OPTIONS) as NumericOption[]),
   'minBodyRate',
   'protocols',
   'origins',
@@ -70,13 +71,13 @@ const START_OPTIONS = [
 ];
 
 const DEFAULT_STOP = { timeout: 10_000, spread: 0, code: 1001, reason: '' };
+const STOP_OPTIONS = Object.keys(DEFAULT_STOP) as (keyof StopOptions)[];
 
 /**
  * @throws WsBrokerError `WSB_INVALID_ARGUMENT` that names the option
  */
 export function parseStartOptions(value: unknown): NativeStartOptions {
-  const options = checkObject(value, 'options');
-  checkNames(options, START_OPTIONS, 'options');
+  const options = readProperties(value, START_OPTIONS, 'options');
   if (typeof options.bind !== 'string') {
     invalid('options.bind', "an address such as '127.0.0.1:3000', ':3000' or 'unix:/run/app.sock'", options.bind);
   }
@@ -103,14 +104,12 @@ export function parseStartOptions(value: unknown): NativeStartOptions {
  */
 export function parseStopOptions(value: unknown): Required<StopOptions> {
   if (value === undefined) return DEFAULT_STOP;
-  const options = checkObject(value, 'options');
-  checkNames(options, Object.keys(DEFAULT_STOP), 'options');
   const {
     timeout = DEFAULT_STOP.timeout,
     spread = DEFAULT_STOP.spread,
     code = DEFAULT_STOP.code,
     reason = DEFAULT_STOP.reason,
-  } = options;
+  } = readProperties(value, STOP_OPTIONS, 'options');
   const checkedTimeout = checkInteger(timeout, 'options.timeout', 0, MAX_TIME, 'ms');
   const checkedSpread = checkInteger(spread, 'options.spread', 0, MAX_TIME, 'ms');
   if (checkedSpread > checkedTimeout) {
@@ -124,7 +123,7 @@ export function parseStopOptions(value: unknown): Required<StopOptions> {
   };
 }
 
-function parseNumericOptions(options: Record<string, unknown>): Record<NumericOption, number> {
+function parseNumericOptions(options: Partial<Record<NumericOption, unknown>>): Record<NumericOption, number> {
   const parsed = {} as Record<NumericOption, number>;
   for (const [name, limit] of Object.entries(NUMERIC_OPTIONS) as [NumericOption, Limit][]) {
     const { [name]: value = limit.default } = options;
@@ -142,9 +141,8 @@ function parseHeartbeat(value: unknown): Pick<NativeStartOptions, 'heartbeatInte
   if (value !== undefined && (typeof value !== 'object' || value === null)) {
     invalid('options.heartbeat', 'false or { interval, timeout } in ms', value);
   }
-  const heartbeat = checkObject(value ?? {}, 'options.heartbeat');
-  checkNames(heartbeat, Object.keys(DEFAULT_HEARTBEAT), 'options.heartbeat');
-  const { interval = DEFAULT_HEARTBEAT.interval, timeout = DEFAULT_HEARTBEAT.timeout } = heartbeat;
+  const { interval = DEFAULT_HEARTBEAT.interval, timeout = DEFAULT_HEARTBEAT.timeout } =
+    value === undefined ? DEFAULT_HEARTBEAT : readProperties(value, HEARTBEAT_OPTIONS, 'options.heartbeat');
   const heartbeatInterval = checkInteger(interval, 'options.heartbeat.interval', 1, MAX_TIME, 'ms');
   const heartbeatTimeout = checkInteger(timeout, 'options.heartbeat.timeout', 1, MAX_TIME, 'ms');
   if (heartbeatTimeout <= heartbeatInterval) {

@@ -1,6 +1,14 @@
 /** What a handler answers: checked, and packed for the addon. */
 
-import { checkChannelName, checkData, checkNames, checkObject, checkToken, invalid } from './arguments.cjs';
+import {
+  checkChannelName,
+  checkData,
+  checkNames,
+  checkObject,
+  checkToken,
+  invalid,
+  readElements,
+} from './arguments.cjs';
 import { TOKEN } from './handshake.cjs';
 import { type NativeData, native } from './native.cjs';
 import { checkDecidedRoute, TO_HANDLER } from './route.cjs';
@@ -17,14 +25,25 @@ const TEXT_PLAIN_ALONE = 0;
 
 const ACCEPTANCE = ['token', 'channels', 'route', 'protocol', 'headers'];
 
+/** What a response may have. */
+export const RESPONSE = ['status', 'headers', 'body'];
+
 /**
  * Answers a request with what its handler returned.
  *
+ * @returns the fields of it that nobody has read; undefined: there are none
  * @throws WsBrokerError `WSB_INVALID_ARGUMENT` when that is no response; nothing has been answered then
  */
-export function respond(requestId: number, value: unknown): void {
-  const { status, headers, body } = packResponse(value ?? {}, 'response');
+export function respond(requestId: number, value: unknown): string[] | undefined {
+  if (value === undefined || value === null) {
+    native.respond(requestId, 200, '', '');
+    return undefined;
+  }
+  const response = checkResponse(value);
+  const unread = unreadOf(response);
+  const { status, headers, body } = packResponse(response, 'response');
   native.respond(requestId, status, headers === TEXT_PLAIN ? TEXT_PLAIN_ALONE : headers, body);
+  return unread;
 }
 
 /** Answers a request with a status alone. */
@@ -35,16 +54,18 @@ export function respondWithStatus(requestId: number, status: keyof typeof STATUS
 /**
  * Answers an upgrade with what its handler returned.
  *
+ * @returns the fields of a refusal that nobody has read; undefined: there are none
  * @throws WsBrokerError `WSB_INVALID_ARGUMENT` when that is no decision; nothing has been decided then
  */
-export function decide(requestId: number, value: unknown): void {
+export function decide(requestId: number, value: unknown): string[] | undefined {
   if (value === undefined || value === null || value === true) {
     native.accept(requestId, undefined, [], undefined, '', TO_HANDLER.kind, TO_HANDLER.channel);
   } else if (value === false) {
     native.refuse(requestId, 403, TEXT_PLAIN, 'Forbidden\n');
   } else {
-    decideByObject(requestId, value);
+    return decideByObject(requestId, value);
   }
+  return undefined;
 }
 
 /** Refuses an upgrade because its handler failed. */
@@ -52,7 +73,7 @@ export function refuseWithStatus(requestId: number, status: keyof typeof STATUS_
   native.refuse(requestId, status, TEXT_PLAIN, STATUS_TEXT[status]);
 }
 
-function decideByObject(requestId: number, value: unknown): void {
+function decideByObject(requestId: number, value: unknown): string[] | undefined {
   if (typeof value !== 'object' || Array.isArray(value)) {
     invalid(
       'decision',
@@ -61,26 +82,47 @@ function decideByObject(requestId: number, value: unknown): void {
     );
   }
   const decision = checkObject(value, 'decision');
-  if (decision.status !== undefined) {
-    const { status, headers, body } = packResponse(decision, 'decision');
-    native.refuse(requestId, status, headers, body);
-    return;
+  const { status } = decision;
+  if (status === undefined) {
+    accept(requestId, decision);
+    return undefined;
   }
+  const unread = unreadOf(decision);
+  const { headers, body } = decision;
+  const refusal = packResponse({ status, headers, body }, 'decision');
+  native.refuse(requestId, refusal.status, refusal.headers, refusal.body);
+  return unread;
+}
+
+function accept(requestId: number, decision: Record<string, unknown>): void {
   // Strict, for a misspelt token or channel would let somebody in without it.
   checkNames(decision, ACCEPTANCE, 'decision');
   const { token, channels = [], route, protocol, headers } = decision;
-  if (!Array.isArray(channels)) invalid('decision.channels', 'an array of channel names', channels);
+  // What runs getters of the application's comes before bytes are looked at: it could take them away.
+  const names =
+    readElements(channels, 'decision.channels') ?? invalid('decision.channels', 'an array of channel names', channels);
+  const { packed } = packHeaders(headers, 'decision.headers');
   const { kind, channel: routeChannel } = checkDecidedRoute(route);
   native.accept(
     requestId,
     checkToken(token, 'decision.token'),
-    // Not `map`, which leaves out what an array has no element for.
-    Array.from(channels, (channel, index) => checkChannelName(channel, `decision.channels[${index}]`)),
+    names.map((channel, index) => checkChannelName(channel, `decision.channels[${index}]`)),
     checkProtocol(protocol),
-    packHeaders(headers, 'decision.headers').packed,
+    packed,
     kind,
     routeChannel,
   );
+}
+
+/** Undefined, as nearly always: there are none. */
+function unreadOf(response: object): string[] | undefined {
+  let unread: string[] | undefined;
+  for (const key in response) {
+    if (key === 'status' || key === 'headers' || key === 'body' || !Object.hasOwn(response, key)) continue;
+    unread ??= [];
+    unread.push(key);
+  }
+  return unread;
 }
 
 function checkProtocol(value: unknown): string | undefined {
@@ -94,11 +136,13 @@ interface PackedResponse {
   body: NativeData;
 }
 
-function packResponse(value: unknown, name: string): PackedResponse {
-  if (typeof value !== 'object' || Array.isArray(value)) {
-    invalid(name, 'an object { status, headers, body } or nothing', value);
-  }
-  const { status = 200, headers, body = null } = checkObject(value, name);
+function checkResponse(value: unknown): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  return invalid('response', 'an object { status, headers, body } or nothing', value);
+}
+
+function packResponse(response: Record<string, unknown>, name: string): PackedResponse {
+  const { status = 200, headers, body = null } = response;
   if (!Number.isInteger(status) || (status as number) < 200 || (status as number) > 599) {
     invalid(`${name}.status`, 'a whole number from 200 to 599', status);
   }

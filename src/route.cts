@@ -1,6 +1,6 @@
 /** Where the messages of a socket go: checked, and as the addon takes it. */
 
-import { checkChannelName, checkNames, invalid } from './arguments.cjs';
+import { checkChannelName, invalid, readProperties } from './arguments.cjs';
 import type { NativeData } from './native.cjs';
 
 /** A number for each way to route. */
@@ -23,12 +23,11 @@ const ECHO: NativeRoute = { kind: ROUTE.echo, channel: '' };
 export function checkRoute(value: unknown, name = 'route'): NativeRoute {
   if (value === 'handler') return TO_HANDLER;
   if (value === 'echo') return ECHO;
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  if (typeof value !== 'object' || value === null) {
     invalid(name, "'handler', 'echo' or { relay: channel, echo?: boolean }", value);
   }
   // A misspelt echo would be none.
-  checkNames(value, ['relay', 'echo'], name);
-  const { relay, echo = false } = value as Record<string, unknown>;
+  const { relay, echo = false } = readProperties(value, ['relay', 'echo'], name);
   if (typeof echo !== 'boolean') invalid(`${name}.echo`, 'true or false', echo);
   return { kind: echo ? ROUTE.relayAndEcho : ROUTE.relay, channel: checkChannelName(relay, `${name}.relay`) };
 }

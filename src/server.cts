@@ -1,5 +1,6 @@
 /** A server: started at once or not at all, stopped once. */
 
+import { isIPv6 } from 'node:net';
 import { WsBrokerError, type WsBrokerErrorCode } from './errors.cjs';
 import { native } from './native.cjs';
 import { parseStartOptions, parseStopOptions } from './options.cjs';
@@ -20,12 +21,14 @@ export function startServer(options: unknown): Server {
 
 class RunningServer implements Server {
   readonly address: ServerAddress;
+  readonly url: string;
   readonly #server: number;
   #stopped: Promise<StopSummary> | undefined;
 
   constructor(server: number, address: ServerAddress) {
     this.#server = server;
     this.address = address;
+    this.url = urlOf(address);
   }
 
   stop(options?: StopOptions): Promise<StopSummary> {
@@ -35,4 +38,14 @@ class RunningServer implements Server {
     });
     return this.#stopped;
   }
+}
+
+/** Listening on one of these is listening on every interface; no client can connect to them everywhere. */
+const EVERY_INTERFACE = ['0.0.0.0', '::'];
+
+function urlOf(address: ServerAddress): string {
+  if ('path' in address) return `unix:${address.path}`;
+  const { host, port } = address;
+  if (EVERY_INTERFACE.includes(host)) return `http://localhost:${port}`;
+  return `http://${isIPv6(host) ? `[${host}]` : host}:${port}`;
 }

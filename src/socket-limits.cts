@@ -1,7 +1,7 @@
 /** The part of `options.limits` that is about what one socket may do. */
 
 import { invalid } from './arguments.cjs';
-import { checkRate, count, type LimitParser, limit, type NativeRate } from './limit-values.cjs';
+import { count, type LimitParser, limit, type NativeRate, readRate } from './limit-values.cjs';
 
 /** What a socket may send, and what follows beyond it. */
 export interface SocketRateLimit {
@@ -82,10 +82,10 @@ export const SOCKET_LIMITS: { readonly [K in keyof SocketLimits]-?: LimitParser<
 
 function socketRate(standard: NativeRate, unit: string): LimitParser<NativeSocketRate> {
   const off = { capacity: 0, interval: 0, onExceed: 0 };
-  return limit(off, { ...standard, onExceed: 0 }, (value, name) => ({
-    ...checkRate(value, name, unit, ['onExceed']),
-    onExceed: checkPolicy((value as { onExceed?: unknown }).onExceed, `${name}.onExceed`),
-  }));
+  return limit(off, { ...standard, onExceed: 0 }, (value, name) => {
+    const { capacity, interval, onExceed } = readRate(value, name, unit, ['onExceed']);
+    return { capacity, interval, onExceed: checkPolicy(onExceed, `${name}.onExceed`) };
+  });
 }
 
 function checkPolicy(value: unknown, name: string): number {

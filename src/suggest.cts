@@ -7,17 +7,23 @@ const MAX_DISTANCE = 3;
  * @returns `; did you mean 'maxBodySize'?` when one of the names is close, else an empty string
  */
 export function didYouMean(unknown: string, names: readonly string[]): string {
+  const meant = closest(unknown, names);
+  return meant === undefined ? '' : `; did you mean '${meant}'?`;
+}
+
+/** The name that resembles a word most, whatever case it is in; undefined when none does. */
+export function closest(word: string, names: readonly string[], maxDistance = MAX_DISTANCE): string | undefined {
   let best: string | undefined;
-  let bestDistance = MAX_DISTANCE + 1;
+  let bestDistance = maxDistance + 1;
   for (const name of names) {
-    const distance = editDistance(unknown.toLowerCase(), name.toLowerCase());
+    const distance = editDistance(word.toLowerCase(), name.toLowerCase());
     // Half of a short name's letters may be wrong before it is another name.
     if (distance < bestDistance && distance <= name.length / 2) {
       best = name;
       bestDistance = distance;
     }
   }
-  return best === undefined ? '' : `; did you mean '${best}'?`;
+  return best;
 }
 
 /** How many letters have to be added, removed or changed to get from one word to the other (Levenshtein). */

@@ -6,7 +6,7 @@ import type { Limits } from './limits.cjs';
 
 /**
  * What can be sent. A string goes out as a text message, bytes as a binary one. Of a typed array or DataView the bytes
- * that it views count; what views a `SharedArrayBuffer` is copied first.
+ * that it views count; what views a `SharedArrayBuffer` is copied first. A buffer that was transferred is refused.
  */
 export type Data = string | Buffer | Uint8Array | ArrayBufferView | ArrayBuffer;
 
@@ -301,6 +301,12 @@ export interface Server {
    */
   readonly address: ServerAddress;
   /**
+   * The same as a URL without a path: `'http://127.0.0.1:3000'`, `'http://[::1]:3000'`. Of a server that listens on every
+   * interface it is `'http://localhost:3000'`, which a browser of this machine can open; of a Unix socket `'unix:'` and its
+   * path, as in {@link StartOptions.bind}.
+   */
+  readonly url: string;
+  /**
    * Stops this server: no new connection, an answer for each request that is being handled, a close frame for each
    * socket (at once, or over `spread`), and after `timeout` the end of what is left. Then the port is free, and the
    * close event of every socket is on its way to its worker. Other servers of the process go on. A second call gives
@@ -322,6 +328,8 @@ export interface StopSummary {
 
 /**
  * A request. Its fields are decoded when they are read, so a handler that looks at `path` alone pays for `path` alone.
+ * `{ ...request }` copies all of them but `signal`, and the copy can be sent to another thread; `JSON.stringify(request)`
+ * gives `method`, `url`, `headers`, `remoteAddress` and `protocol`.
  */
 export interface HttpRequest {
   /** `'GET'`, `'POST'` … */
@@ -336,7 +344,7 @@ export interface HttpRequest {
   readonly search: string;
   /** The query without its `?`, or an empty string. */
   readonly query: string;
-  /** The headers: keys in lower case, though reading by any case works. */
+  /** The headers: keys in lower case, though reading by any case works, and `in`. */
   readonly headers: RequestHeaders;
   /** The whole body; empty when there is none. It may share memory with other events: copy what is kept for long. */
   readonly body: Buffer;
@@ -398,7 +406,8 @@ export interface UpgradeAcceptance {
 
 /**
  * What {@link WorkerHandlers.handleSocketUpgrade} decides. Nothing or `true` accepts, `false` answers 403, a response
- * with a `status` is sent instead of the upgrade, and an acceptance accepts.
+ * with a `status` is sent instead of the upgrade, and an acceptance accepts. A field that an acceptance does not have fails
+ * it with 500; one that a response does not have is told to `handleError` once.
  */
 export type UpgradeDecision = Nothing | boolean | (HttpResponse & { status: number }) | UpgradeAcceptance;
 
@@ -421,8 +430,8 @@ export interface ErrorContext {
 
 /**
  * What a worker does with events; every handler is optional. They are called as methods of the object that was
- * registered, so an instance of a class works. Whether it has `handleHttpRequest`, `handleSocketUpgrade` and
- * `handleSocketOpen` is looked at once, when the thread registers.
+ * registered, so an instance of a class works, with whatever else it has; but a function whose name is nearly that of a
+ * handler that is missing is refused. Which handlers there are is looked at once, when the thread registers.
  *
  * All events of a socket go to one worker, in the order they happened. A handler may return a promise: the next handler
  * of that socket waits for it, those of other sockets do not. While much waits behind a promise, nothing more is read
@@ -434,37 +443,38 @@ export interface ErrorContext {
 export interface WorkerHandlers {
   /**
    * Answers a request that is no upgrade. Nothing: 200 with an empty body. An error: 500, and `handleError` is told.
-   * Without this handler in any worker: 503. No answer within `requestTimeout`: 504.
+   * No answer within `requestTimeout`: 504. While no worker has this handler: 426, or 404 if none has any handler of sockets
+   * either. A field of the answer that is none of {@link HttpResponse} is told to `handleError` once.
    */
-  handleHttpRequest?(request: HttpRequest): HttpResponse | Nothing | PromiseLike<HttpResponse | Nothing>;
+  handleHttpRequest?: (request: HttpRequest) => HttpResponse | Nothing | PromiseLike<HttpResponse | Nothing>;
   /**
    * Decides on a WebSocket upgrade, before the client gets its 101. An error: 500, and `handleError` is told. Without
    * this handler in any worker every upgrade is accepted.
    */
-  handleSocketUpgrade?(request: HttpRequest): UpgradeDecision | PromiseLike<UpgradeDecision>;
+  handleSocketUpgrade?: (request: HttpRequest) => UpgradeDecision | PromiseLike<UpgradeDecision>;
   /**
    * A socket is open; called once, before any message of it. `request` is the one that was upgraded. Of a socket that
    * opened in a thread without this handler no other thread is told later.
    */
-  handleSocketOpen?(socketId: SocketId, request: HttpRequest, token?: Token): unknown;
+  handleSocketOpen?: (socketId: SocketId, request: HttpRequest, token?: Token) => unknown;
   /**
    * A message came: a string for a text message, a Buffer for a binary one. `token` is the socket's token when the
    * message was read. It is not called for messages that take another {@link MessageRoute}.
    */
-  handleSocketMessage?(data: string | Buffer, socketId: SocketId, token?: Token): unknown;
+  handleSocketMessage?: (data: string | Buffer, socketId: SocketId, token?: Token) => unknown;
   /** A socket for which more than half of `maxBackpressure` waited has taken all of it. */
-  handleSocketDrain?(socketId: SocketId, token?: Token): unknown;
+  handleSocketDrain?: (socketId: SocketId, token?: Token) => unknown;
   /**
    * A socket is closed; called exactly once for each one that was opened, after its last message. `code` is what the
    * client sent, 1005 when it sent none, 1006 when the connection ended without a close frame. Where the broker closed
    * the socket it is the broker's: 1008 over a rate or for a ban, 1011 for a handler that hung, 1013 for a slow consumer.
    */
-  handleSocketClose?(socketId: SocketId, token: Token, code: number, reason: string): unknown;
+  handleSocketClose?: (socketId: SocketId, token: Token, code: number, reason: string) => unknown;
   /**
    * A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr
    * with its stack.
    */
-  handleError?(error: unknown, context: ErrorContext): unknown;
+  handleError?: (error: unknown, context: ErrorContext) => unknown;
 }
 
 /** A ban that holds. */

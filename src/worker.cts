@@ -5,18 +5,19 @@
 
 import { Buffer } from 'node:buffer';
 import { isMainThread } from 'node:worker_threads';
-import { checkObject, invalid } from './arguments.cjs';
 import { Backlog } from './backlog.cjs';
 import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './batch.cjs';
 import { corkedByBatches, corkForThisTask } from './cork.cjs';
 import { HandlerClock } from './deadlines.cjs';
 import { WsBrokerError } from './errors.cjs';
+import { checkHandlers, type HandlerName } from './handlers.cjs';
 import { leaveHand, takeInHand } from './in-hand.cjs';
 import { native } from './native.cjs';
 import { isThenable, report, reportTo, stopReportingTo } from './report.cjs';
-import { PackedRequest } from './request.cjs';
+import type { PackedRequest } from './request.cjs';
 import { decide, refuseWithStatus, respond, respondWithStatus } from './response.cjs';
 import type { ErrorContext, HttpRequest, SocketId, Token, WorkerHandlers } from './types.cjs';
+import { UnreadFields } from './unread.cjs';
 
 /** How many batches are handled before timers and I/O of the application's thread get their turn. */
 const BATCHES_PER_TURN = 8;
@@ -29,18 +30,6 @@ const STORE_BYTES = 64 * 1024;
  * their functions of libuv's names are not all there, and some of Bun's end the process.
  */
 const IS_LIBUV = process.versions.bun === undefined && process.versions.deno === undefined;
-
-const HANDLERS = [
-  'handleHttpRequest',
-  'handleSocketUpgrade',
-  'handleSocketOpen',
-  'handleSocketMessage',
-  'handleSocketDrain',
-  'handleSocketClose',
-  'handleError',
-] as const satisfies readonly (keyof WorkerHandlers)[];
-
-type HandlerName = (typeof HANDLERS)[number];
 
 /** What handlers are called for. */
 export type SocketEventKind = typeof OPEN | typeof MESSAGE | typeof DRAIN | typeof CLOSE;
@@ -80,6 +69,7 @@ export class WorkerThread {
   readonly #clock = new HandlerClock((id) => this.#giveUp(id));
   /** Requests whose handler has returned a promise; undefined once nobody waits for the answer any more. */
   readonly #openRequests = new Map<number, PackedRequest | undefined>();
+  readonly #unreadFields = new UnreadFields();
   /** Where batches come of which nothing is kept, one after the other. */
   readonly #store = Buffer.from(new ArrayBuffer(STORE_BYTES));
   readonly #stored = new Batch(this.#store);
@@ -93,12 +83,13 @@ export class WorkerThread {
    * @throws WsBrokerError `WSB_INVALID_ARGUMENT` for what is no object of handlers, `WSB_ALREADY_REGISTERED`
    */
   constructor(handlers: unknown) {
-    this.#handlers = checkHandlers(handlers);
-    const { handleHttpRequest, handleSocketUpgrade, handleSocketOpen } = this.#handlers;
+    const { handlers: checked, interest } = checkHandlers(handlers);
+    this.#handlers = checked;
     this.#handle = native.register(
-      handleHttpRequest !== undefined,
-      handleSocketUpgrade !== undefined,
-      handleSocketOpen !== undefined,
+      interest.http,
+      interest.upgrade,
+      interest.opens,
+      interest.sockets,
       () => this.#turn(),
       this.#finishedEvents,
       isMainThread,
@@ -176,7 +167,7 @@ export class WorkerThread {
           this.#receive(batch, id);
           break;
         case OPEN:
-          this.#arrive(batch, id, kind, new PackedRequest(batch.requestBlock), 0);
+          this.#arrive(batch, id, kind, batch.request, 0);
           break;
         case DRAIN:
           this.#arrive(batch, id, kind, undefined, 0);
@@ -185,10 +176,10 @@ export class WorkerThread {
           this.#arrive(batch, id, kind, batch.reason, batch.code);
           break;
         case REQUEST:
-          this.#answerRequest(id, new PackedRequest(batch.requestBlock));
+          this.#answerRequest(id, batch.request);
           break;
         case UPGRADE:
-          this.#decideUpgrade(id, new PackedRequest(batch.requestBlock));
+          this.#decideUpgrade(id, batch.request);
           break;
         case ABORT:
           this.#abortRequest(id);
@@ -370,10 +361,17 @@ export class WorkerThread {
     try {
       const result = this.#handlers[steps.handler]?.(request);
       if (isThenable(result)) this.#answerLater(id, request, steps, result);
-      else steps.answer(id, result);
+      else this.#answer(id, request, steps, result);
     } catch (error) {
       this.#failRequest(id, request, steps, error);
     }
+  }
+
+  /** Throws when the result is none. */
+  #answer(id: number, request: PackedRequest, { handler, answer }: RequestSteps, result: unknown): void {
+    const unread = answer(id, result);
+    if (unread === undefined) return;
+    for (const error of this.#unreadFields.errors(handler, unread)) this.#report(error, { handler, request });
   }
 
   #answerLater(id: number, request: PackedRequest, steps: RequestSteps, promise: PromiseLike<unknown>): void {
@@ -381,7 +379,7 @@ export class WorkerThread {
     Promise.resolve(promise)
       .then((settled) => {
         corkForThisTask();
-        steps.answer(id, settled);
+        this.#answer(id, request, steps, settled);
       })
       .catch((error: unknown) => this.#failRequest(id, request, steps, error))
       .then(() => {
@@ -403,8 +401,8 @@ export class WorkerThread {
 /** How to get from a request's event to its answer. */
 interface RequestSteps {
   handler: 'handleHttpRequest' | 'handleSocketUpgrade';
-  /** Throws when the result is none. */
-  answer: (id: number, result: unknown) => void;
+  /** Throws when the result is none; answers the fields of it that nobody has read. */
+  answer: (id: number, result: unknown) => string[] | undefined;
   fail: (id: number) => void;
 }
 
@@ -419,13 +417,3 @@ const DECIDING: RequestSteps = {
   answer: decide,
   fail: (id) => refuseWithStatus(id, 500),
 };
-
-function checkHandlers(value: unknown): WorkerHandlers {
-  const handlers = checkObject(value, 'worker');
-  for (const name of HANDLERS) {
-    if (handlers[name] !== undefined && typeof handlers[name] !== 'function') {
-      invalid(`worker.${name}`, 'a function', handlers[name]);
-    }
-  }
-  return handlers as WorkerHandlers;
-}

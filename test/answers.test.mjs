@@ -75,6 +75,7 @@ const ANSWERS = [
       return proxied(t, { 'X-Forwarded-For': '192.0.2.1' });
     },
   ],
+  [404, 'no worker has `handleHttpRequest`, nor any handler of sockets', (t) => request(serve(t))],
   [405, 'an upgrade is no `GET`', (t) => answerTo(t, serve(t), handshake({}, 'POST / HTTP/1.1'))],
   [408, 'the head came too slowly (`headerTimeout`)', (t) => answerTo(t, serve(t, {}, { headerTimeout: 50 }), GET)],
   [
@@ -97,6 +98,11 @@ const ANSWERS = [
     426,
     'an upgrade is of another version than 13',
     (t) => answerTo(t, serve(t), handshake({ 'Sec-WebSocket-Version': '12' })),
+  ],
+  [
+    426,
+    'a request is no upgrade, and the workers have handlers of sockets alone',
+    (t) => request(serve(t, { handleSocketMessage() {} })),
   ],
   [
     429,
@@ -138,7 +144,7 @@ const ANSWERS = [
   ],
   [
     503,
-    'no worker is there, has the handler, or has room',
+    'no worker is there, or has room',
     async (t) => {
       const { unregister } = registerWorkerThread({});
       const server = listen();

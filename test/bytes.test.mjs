@@ -7,7 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { registerWorkerThread, send, sendToChannel, setToken, subscribe } from 'wsbroker';
 import { chooseSeed, Random } from './helpers/random.mjs';
-import { connect, listen, serve, stopAll } from './helpers/serving.mjs';
+import { connect, listen, serve, stopAll, throwsCode } from './helpers/serving.mjs';
 import { within } from './helpers/waiting.mjs';
 
 /** Sends all in one write, so that they come in one batch, or in few. */
@@ -225,31 +225,37 @@ test('bytes that their handler has changed go out changed when it has retired it
   assert.deepEqual(await client.inbox.next(), Buffer.from('xxxxx'));
 });
 
-test('bytes that a handler has taken away are none, whatever it says of them', async (t) => {
+test('bytes that a handler has taken away are refused, whatever it says of them', async (t) => {
   const takeAway = (data) => structuredClone(data.buffer, { transfer: [data.buffer] });
   const server = serve(t, {
     handleSocketOpen: (socketId) => subscribe(socketId, 'room'),
     handleSocketMessage(data, socketId) {
+      const options = {
+        get except() {
+          takeAway(data);
+          return undefined;
+        },
+      };
+      let call = () => sendToChannel('room', data, options);
       if (data[0] === 0) {
         takeAway(data);
         Object.defineProperty(data, 'length', { value: 5 });
-        send(socketId, data);
-      } else if (data[0] === 1) {
-        const options = {
-          get except() {
-            takeAway(data);
-            return undefined;
-          },
-        };
-        sendToChannel('room', data, options);
+        call = () => send(socketId, data);
       }
+      if (data.length === 0) {
+        send(socketId, data);
+        return;
+      }
+      send(socketId, throwsCode(call, 'WSB_INVALID_ARGUMENT').message);
     },
   });
   const client = await connect(t, server);
   for (const number of [0, 1]) {
     client.send(Buffer.alloc(5, number));
-    assert.deepEqual(await client.inbox.next(), Buffer.alloc(0), `message ${number}`);
+    assert.match(await client.inbox.next(), /^data: expected .+, got .+ whose memory was transferred/);
   }
+  client.send(Buffer.alloc(0));
+  assert.deepEqual(await client.inbox.next(), Buffer.alloc(0), 'what is empty is not gone');
 });
 
 test('a worker that retires sees damage further on in its batch, and what it reads is what it sends', async (t) => {

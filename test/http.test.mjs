@@ -9,9 +9,9 @@ import { test } from 'node:test';
 import { inspect } from 'node:util';
 import v8 from 'node:v8';
 import vm from 'node:vm';
-import { stats } from 'wsbroker';
+import { registerWorkerThread, stats } from 'wsbroker';
 import { connectRaw, handshake } from './helpers/raw.mjs';
-import { httpUrl, listen, request, serve } from './helpers/serving.mjs';
+import { httpUrl, listen, request, serve, stopAll } from './helpers/serving.mjs';
 import { deferred, eventually, Inbox, within } from './helpers/waiting.mjs';
 
 /** Sends one request and gives what the handler saw of it. */
@@ -279,9 +279,29 @@ test('a handler that throws or rejects is answered 500, and the connection lives
   assert.equal(ports.size, 1);
 });
 
-test('without a handler for requests the answer is 503', async (t) => {
-  const server = serve(t, {});
-  assert.equal((await request(server)).status, 503);
+test('without a handler for requests they are told to upgrade, or that there is nothing', async (t) => {
+  const before = stats().dropped.unansweredRequests;
+  const ask = async (path = '/') => {
+    const { status, headers } = await request(server, path);
+    return [status, headers.upgrade, headers['retry-after']];
+  };
+  const first = registerWorkerThread({});
+  t.after(stopAll);
+  const server = listen();
+  assert.deepEqual(await ask(), [404, undefined, undefined]);
+  first.unregister();
+  assert.deepEqual(await ask(), [503, undefined, '1']);
+  assert.equal(stats().dropped.unansweredRequests, before + 1);
+  const names = ['Upgrade', 'Open', 'Message', 'Drain', 'Close'];
+  for (const name of names) {
+    const registration = registerWorkerThread({ [`handleSocket${name}`]() {} });
+    assert.deepEqual(await ask('/'), [426, 'websocket', undefined], name);
+    registration.unregister();
+  }
+  const last = registerWorkerThread({ handleHttpRequest() {} });
+  assert.deepEqual(await ask(), [200, undefined, undefined]);
+  last.unregister();
+  assert.equal(stats().dropped.unansweredRequests, before + 1, 'a 426 or 404 is an answer');
 });
 
 test('a handler that takes too long is answered 504, and its late answer is counted', async (t) => {

@@ -198,7 +198,7 @@ test('a privileged port', { skip: firstUnprivilegedPort() < 2 && 'every port is 
     const server = start({ bind: '127.0.0.1:0' });
     console.log((await fetch('http://127.0.0.1:' + server.address.port)).status);
     await server.stop();`;
-  await runsTo({ stdout: 'WsBrokerError WSB_PERMISSION_DENIED 0 true\n503' }, program);
+  await runsTo({ stdout: 'WsBrokerError WSB_PERMISSION_DENIED 0 true\n404' }, program);
 });
 
 test('no worker', () => {
@@ -212,6 +212,25 @@ test('the address tells the port that was taken, and cannot be changed', async (
   assert.equal(server.address.host, '127.0.0.1');
   assert.ok(server.address.port > 0);
   assert.ok(Object.isFrozen(server.address));
+});
+
+test('the url is one that this machine can open', async (t) => {
+  const socket = path.join(os.tmpdir(), `wsbroker-url-${process.pid}.sock`);
+  serve(t, { handleHttpRequest: () => ({ body: 'here' }) });
+  const urls = {
+    '127.0.0.1:0': /^http:\/\/127\.0\.0\.1:\d+$/,
+    '[::1]:0': /^http:\/\/\[::1\]:\d+$/,
+    '0.0.0.0:0': /^http:\/\/localhost:\d+$/,
+    '[::]:0': /^http:\/\/localhost:\d+$/,
+    ':0': /^http:\/\/localhost:\d+$/,
+  };
+  for (const [bind, expected] of Object.entries(urls)) {
+    const server = listen({ bind });
+    assert.match(server.url, expected, bind);
+    assert.equal(new URL(server.url).port, String(server.address.port));
+    assert.equal(await (await fetch(server.url)).text(), 'here', bind);
+  }
+  if (process.platform !== 'win32') assert.equal(listen({ bind: `unix:${socket}` }).url, `unix:${socket}`);
 });
 
 test('IPv6 and a host name', async (t) => {

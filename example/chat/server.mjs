@@ -22,7 +22,7 @@ const server = listen();
 // Closes the sockets with 1001 (going away) and frees the port. Nothing else keeps the process alive, so it ends.
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => server.stop());
 
-console.log(`listening on ${urlOf(server.address)}`);
+console.log(`listening on ${server.url}`);
 
 function listen() {
   try {
@@ -33,8 +33,4 @@ function listen() {
     console.error(taken ? `Port ${port} is in use. Choose another one, for example PORT=3001.` : error.message);
     process.exit(1); // not just an exit code: the workers are still there
   }
-}
-
-function urlOf(address) {
-  return `http://${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
 }

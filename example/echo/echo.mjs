@@ -12,4 +12,4 @@ const server = start({ bind: `127.0.0.1:${process.env.PORT ?? 3000}` });
 // Once the server has stopped, nothing keeps the process alive.
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => server.stop());
 
-console.log(`listening on http://${server.address.host}:${server.address.port}`);
+console.log(`listening on ${server.url}`);

@@ -8,7 +8,7 @@ use support::{
     Answer, Client, Context, HTTP, Journal, ManualWorker, SOCKETS, Seen, Server, ThreadWorker,
     assert_nothing_left, at_once, broker, eventually, listen, options, response, stop,
 };
-use wsbroker_engine::{Finished, ListenAddress, ListenOptions, RequestId};
+use wsbroker_engine::{Finished, Interest, ListenAddress, ListenOptions, RequestId};
 
 /// Answers what was asked, but for `/hold`.
 fn web(context: &Context, event: &Seen) {
@@ -233,13 +233,37 @@ fn requests_that_a_worker_holds_when_it_ends_get_503() {
 }
 
 #[test]
-fn requests_get_503_while_no_worker_answers_requests() {
+fn requests_are_told_to_upgrade_while_the_workers_are_there_for_sockets_alone() {
     let server = Server::start(options(), SOCKETS, web);
     let mut client = server.connect();
-    assert_eq!(client.get("/").status, 503);
+    let answer = client.get("/");
+    assert_eq!(
+        (answer.status, answer.header("upgrade")),
+        (426, Some("websocket"))
+    );
+    assert_eq!(answer.header("connection"), Some("upgrade"));
+    assert_eq!(answer.header("retry-after"), None, "nothing will change");
     let other = ThreadWorker::start(&server.broker, HTTP, &server.journal, web);
     assert_usable(&mut client);
     other.end();
+    assert_eq!(server.broker.stats().dropped.unanswered_requests, 0);
+    server.finish();
+}
+
+#[test]
+fn requests_find_nothing_while_the_workers_ignore_sockets_too() {
+    let ignores_sockets = Interest {
+        ignores_sockets: true,
+        ..SOCKETS
+    };
+    let server = Server::start(options(), ignores_sockets, web);
+    let mut client = server.connect();
+    let answer = client.get("/");
+    assert_eq!((answer.status, answer.header("upgrade")), (404, None));
+    let sockets = ThreadWorker::start(&server.broker, SOCKETS, &server.journal, web);
+    assert_eq!(client.get("/").status, 426, "one of them takes sockets");
+    sockets.end();
+    assert_eq!(server.broker.stats().dropped.unanswered_requests, 0);
     server.finish();
 }
 

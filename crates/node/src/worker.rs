@@ -171,22 +171,23 @@ pub(crate) fn call_ignoring_exceptions<'cx>(
     }
 }
 
-/// `(http, upgrade, opens, onEvents, finishedEvents, isMainThread, isLibuv) → handle`, or 0 when this thread is registered
-/// already.
+/// `(http, upgrade, opens, sockets, onEvents, finishedEvents, isMainThread, isLibuv) → handle`, or 0 when this thread is
+/// registered already.
 pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let interest = Interest {
         http: cx.argument::<JsBoolean>(0)?.value(&mut cx),
         upgrade: cx.argument::<JsBoolean>(1)?.value(&mut cx),
         confirms_closes: true,
         ignores_opens: !cx.argument::<JsBoolean>(2)?.value(&mut cx),
+        ignores_sockets: !cx.argument::<JsBoolean>(3)?.value(&mut cx),
     };
-    let on_events = cx.argument::<JsFunction>(3)?.root(&mut cx);
-    let finished = cx.argument::<JsUint32Array>(4)?;
+    let on_events = cx.argument::<JsFunction>(4)?.root(&mut cx);
+    let finished = cx.argument::<JsUint32Array>(5)?;
     let Some(finished) = FinishedEvents::new(&mut cx, finished) else {
         return Ok(cx.number(0));
     };
-    let is_main_thread = cx.argument::<JsBoolean>(5)?.value(&mut cx);
-    let is_libuv = cx.argument::<JsBoolean>(6)?.value(&mut cx);
+    let is_main_thread = cx.argument::<JsBoolean>(6)?.value(&mut cx);
+    let is_libuv = cx.argument::<JsBoolean>(7)?.value(&mut cx);
 
     let handle = environment::get_or_create(&mut cx, is_main_thread)?.next_handle();
     // Before the environment is locked: hooks of `node:async_hooks` are told of it.

@@ -3,10 +3,11 @@
 //! All integers are little-endian `u32` words.
 //!
 //! ```text
-//! words     lengths of method, url, remote address; number of headers; bytes of all headers; bytes of the body; length
-//!           of the subprotocol
+//! words     lengths of method, url, remote address; number of headers; bytes of their names; bytes of their values; bytes
+//!           of the body; length of the subprotocol
 //! words     per header: length of the name, length of the value
-//! then      method, url, remote address, name and value of each header in turn, body, subprotocol
+//! then      method, url, remote address, the name of each header with a line feed behind it, the values, body,
+//!           subprotocol
 //! ```
 
 use http::HeaderMap;
@@ -14,9 +15,13 @@ use http::HeaderMap;
 use super::record::word;
 
 /// Words before the lengths of the headers.
-const WORDS: usize = 7;
-/// Which of them has the length of the subprotocol.
-const PROTOCOL: usize = 6;
+const WORDS: usize = 8;
+/// Which of them has the bytes of all names, and the bytes of all values.
+const NAMES: usize = 4;
+const VALUES: usize = 5;
+/// Which of them has the length of the body, and of the subprotocol.
+const BODY: usize = 6;
+const PROTOCOL: usize = 7;
 
 /// The packed content of an HTTP request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,24 +48,23 @@ impl<'a> RequestBlock<'a> {
 
     /// Names (lower case) and values, in the order they came.
     pub fn headers(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let mut at = self.part(2).1;
+        let mut name_at = self.part(2).1;
+        let mut value_at = name_at + word(self.0, NAMES) as usize;
         (0..word(self.0, 3) as usize).map(move |n| {
-            let name = word(self.0, WORDS + 2 * n) as usize;
-            let value = word(self.0, WORDS + 2 * n + 1) as usize;
-            let start = at;
-            at += name + value;
-            (
-                &self.0[start..start + name],
-                &self.0[start + name..start + name + value],
-            )
+            let name = &self.0[name_at..][..word(self.0, WORDS + 2 * n) as usize];
+            let value = &self.0[value_at..][..word(self.0, WORDS + 2 * n + 1) as usize];
+            name_at += name.len() + 1;
+            value_at += value.len();
+            (name, value)
         })
     }
 
     /// The whole body.
     #[must_use]
     pub fn body(self) -> &'a [u8] {
-        let start = self.part(2).1 + word(self.0, 4) as usize;
-        &self.0[start..start + word(self.0, 5) as usize]
+        let headers = word(self.0, NAMES) + word(self.0, VALUES);
+        let start = self.part(2).1 + headers as usize;
+        &self.0[start..start + word(self.0, BODY) as usize]
     }
 
     /// The subprotocol of an upgrade: of an open event the one that the client was told, before that the one that the
@@ -94,20 +98,25 @@ pub(crate) struct Parts<'a> {
 /// A request that is about to be packed.
 pub(crate) struct Unpacked<'a> {
     parts: Parts<'a>,
-    header_bytes: usize,
+    /// Of all headers, each with its line feed.
+    name_bytes: usize,
+    value_bytes: usize,
     length: usize,
 }
 
 impl<'a> Unpacked<'a> {
     pub(crate) fn new(parts: Parts<'a>) -> Self {
-        let headers = parts.headers.iter();
-        let lengths = headers.map(|(name, value)| name.as_str().len() + value.len());
-        let header_bytes = lengths.sum();
+        let (mut name_bytes, mut value_bytes) = (0, 0);
+        for (name, value) in parts.headers {
+            name_bytes += name.as_str().len() + 1;
+            value_bytes += value.len();
+        }
         let words = WORDS + 2 * parts.headers.len();
         let texts = parts.method.len() + parts.url.len() + parts.remote_address.len();
         Self {
-            length: 4 * words + texts + header_bytes + parts.body.len(),
-            header_bytes,
+            length: 4 * words + texts + name_bytes + value_bytes + parts.body.len(),
+            name_bytes,
+            value_bytes,
             parts,
         }
     }
@@ -138,7 +147,8 @@ impl<'a> Unpacked<'a> {
             url.len(),
             remote_address.len(),
             headers.len(),
-            self.header_bytes,
+            self.name_bytes,
+            self.value_bytes,
             body.len(),
             0,
         ] {
@@ -151,8 +161,11 @@ impl<'a> Unpacked<'a> {
         block.extend_from_slice(method.as_bytes());
         block.extend_from_slice(url.as_bytes());
         block.extend_from_slice(remote_address.as_bytes());
-        for (name, value) in headers {
+        for name in headers.iter().map(|(name, _)| name) {
             block.extend_from_slice(name.as_str().as_bytes());
+            block.push(b'\n');
+        }
+        for value in headers.iter().map(|(_, value)| value) {
             block.extend_from_slice(value.as_bytes());
         }
         block.extend_from_slice(body);
@@ -180,6 +193,8 @@ mod tests {
     fn the_subprotocol_can_be_written_and_changed_and_nothing_else_is() {
         let mut headers = HeaderMap::new();
         headers.append("host", "example".parse().expect("a value"));
+        headers.append("accept", "a".parse().expect("a value"));
+        headers.append("accept", "".parse().expect("a value"));
         let unpacked = Unpacked::new(Parts {
             method: "GET",
             url: "/",
@@ -197,7 +212,11 @@ mod tests {
             assert_eq!((read.url(), read.body()), (&b"/"[..], &b"body"[..]));
             assert_eq!(
                 read.headers().collect::<Vec<_>>(),
-                [(&b"host"[..], &b"example"[..])]
+                [
+                    (&b"host"[..], &b"example"[..]),
+                    (b"accept", b"a"),
+                    (b"accept", b""),
+                ]
             );
         }
         assert_eq!(block, plain);

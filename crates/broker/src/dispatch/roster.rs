@@ -31,6 +31,17 @@ pub(crate) enum UpgradeTurn {
     },
 }
 
+/// Why no worker gets a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswerer {
+    /// Nobody is there, or has room.
+    Now,
+    /// The workers are there for sockets alone.
+    SocketsOnly,
+    /// They have nothing to do with sockets either.
+    Nothing,
+}
+
 impl Roster {
     pub(crate) fn new() -> Self {
         Self {
@@ -111,12 +122,13 @@ impl Roster {
     }
 
     /// The worker whose turn it is to get a request: the next one that answers requests and is not full.
-    pub(crate) fn for_request(&self) -> Option<Arc<WorkerQueue>> {
+    pub(crate) fn for_request(&self) -> Result<Arc<WorkerQueue>, NoAnswerer> {
         let workers = self.workers.read();
         let turn = self.next_request.fetch_add(1, Ordering::Relaxed);
         in_turn(&workers, turn)
             .find(|worker| worker.interest.http && !worker.is_full())
             .cloned()
+            .ok_or_else(|| no_answerer(&workers))
     }
 
     pub(crate) fn stats(&self) -> Vec<WorkerStats> {
@@ -134,4 +146,14 @@ fn in_turn(
     turn: usize,
 ) -> impl Iterator<Item = &Arc<WorkerQueue>> + Clone {
     (0..workers.len()).map(move |n| &workers[turn.wrapping_add(n) % workers.len()])
+}
+
+fn no_answerer(workers: &[Arc<WorkerQueue>]) -> NoAnswerer {
+    if workers.is_empty() || workers.iter().any(|worker| worker.interest.http) {
+        NoAnswerer::Now
+    } else if workers.iter().all(|worker| worker.interest.ignores_sockets) {
+        NoAnswerer::Nothing
+    } else {
+        NoAnswerer::SocketsOnly
+    }
 }

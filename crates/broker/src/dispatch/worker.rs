@@ -37,7 +37,8 @@ impl WorkerWaker for ThreadWaker {
 /// What a worker takes part in. What it does not want to be asked is answered without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// It answers HTTP requests; otherwise they get 503.
+    /// It answers HTTP requests. While no worker does, they get 426, or 404 where all workers
+    /// [ignore sockets](Self::ignores_sockets) too.
     pub http: bool,
     /// It decides on upgrades. While no worker does, they are accepted.
     pub upgrade: bool,
@@ -48,6 +49,8 @@ pub struct Interest {
     /// It does nothing when a socket opens, and gets no open events. That a socket opened meanwhile is told to nobody, also
     /// not to a worker that gets it later.
     pub ignores_opens: bool,
+    /// It does nothing with sockets at all: nobody is told to upgrade for its sake. It gets sockets in its turn all the same.
+    pub ignores_sockets: bool,
 }
 
 /// How many events a worker has handled since it was registered, both wrapping.

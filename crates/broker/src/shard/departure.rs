@@ -93,7 +93,7 @@ impl Shard {
             return; // its client has gone
         };
         let next = match &mut pending.kind {
-            Kind::Request(_) => self.core.roster.for_request(),
+            Kind::Request(_) => self.core.roster.for_request().ok(),
             Kind::Origin { .. } => return, // no worker was given it
             // Without anybody left who decides it is not accepted for that.
             Kind::Upgrade { heir, block, .. } => match self.core.roster.for_upgrade(block.len()) {

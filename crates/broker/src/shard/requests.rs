@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::inbox::{Terms, UpgradeReply};
 use super::turn::Shard;
 use crate::dispatch::queue::WorkerQueue;
-use crate::dispatch::roster::UpgradeTurn;
+use crate::dispatch::roster::{NoAnswerer, UpgradeTurn};
 use crate::http::answer::Reply;
 use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Answer, Response, UpgradeDecision};
@@ -76,9 +76,14 @@ impl Pending {
 impl Shard {
     pub(super) fn request(&mut self, id: RequestId, block: &[u8], reply: Reply) {
         self.handle.counters.requests.add(1);
-        let Some(worker) = self.core.roster.for_request() else {
-            self.handle.counters.unanswered_requests.add(1);
-            return reply.send(nobody());
+        let worker = match self.core.roster.for_request() {
+            Ok(worker) => worker,
+            Err(NoAnswerer::Now) => {
+                self.handle.counters.unanswered_requests.add(1);
+                return reply.send(nobody());
+            }
+            Err(NoAnswerer::SocketsOnly) => return reply.send(upgrade_required()),
+            Err(NoAnswerer::Nothing) => return reply.send(not_found()),
         };
         self.staging.batch_of(&worker).request(id, block);
         // A turn may bring thousands: the queue has to know before it is asked for the next one.
@@ -288,4 +293,16 @@ pub(crate) fn origin_refused(listener: &ListenerShared) -> Response {
 fn nobody() -> Response {
     let text = "Service Unavailable\n";
     Response::plain(StatusCode::SERVICE_UNAVAILABLE, text).with("retry-after", "1")
+}
+
+/// What is here takes an upgrade (RFC 9110, sections 15.5.22 and 7.8).
+fn upgrade_required() -> Response {
+    let text = "Upgrade Required\n";
+    Response::plain(StatusCode::UPGRADE_REQUIRED, text)
+        .with("upgrade", "websocket")
+        .with("connection", "upgrade")
+}
+
+fn not_found() -> Response {
+    Response::plain(StatusCode::NOT_FOUND, "Not Found\n")
 }

@@ -34,18 +34,21 @@ pub(crate) const BOTH: Interest = Interest {
     upgrade: true,
     confirms_closes: true,
     ignores_opens: false,
+    ignores_sockets: false,
 };
 pub(crate) const HTTP: Interest = Interest {
     http: true,
     upgrade: false,
     confirms_closes: true,
     ignores_opens: false,
+    ignores_sockets: false,
 };
 pub(crate) const SOCKETS: Interest = Interest {
     http: false,
     upgrade: false,
     confirms_closes: true,
     ignores_opens: false,
+    ignores_sockets: false,
 };
 
 /// A broker of two shards: enough to cross from one to another.
