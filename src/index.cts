@@ -340,12 +340,15 @@ export function connections(): Iterable<SocketId> {
  *
  * @example
  * ```js
- * async function replay(socketId, messages) {
- *   for (const message of messages) {
- *     send(socketId, message);
- *     if (bufferedAmount(socketId) > 65_536 && !(await drained(socketId))) return;
- *   }
- * }
+ * const history = ['…', '…'];
+ * registerWorkerThread({
+ *   async handleSocketOpen(socketId) {
+ *     for (const message of history) {
+ *       send(socketId, message);
+ *       if (bufferedAmount(socketId) > 65_536 && !(await drained(socketId))) return;
+ *     }
+ *   },
+ * });
  * ```
  */
 export function drained(socketId: SocketId): Promise<boolean> {

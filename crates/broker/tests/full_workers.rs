@@ -175,8 +175,8 @@ fn with_heartbeat(interval: u64, timeout: u64) -> ListenOptions {
 /// How a client leaves.
 #[derive(Clone, Copy, Debug)]
 enum Leaves {
-    ByEnd,
-    ByReset,
+    End,
+    Reset,
     InTheMiddle,
 }
 
@@ -184,7 +184,7 @@ enum Leaves {
 /// what it said; and those who stay lose nothing.
 #[test]
 fn clients_that_leave_while_their_worker_is_full_are_noticed() {
-    for leaves in [Leaves::ByEnd, Leaves::ByReset, Leaves::InTheMiddle] {
+    for leaves in [Leaves::End, Leaves::Reset, Leaves::InTheMiddle] {
         let broker = broker();
         let mut worker = ManualWorker::register(&broker, SOCKETS);
         let (listener, address) = listen(&broker, with_heartbeat(50, 300));
@@ -198,8 +198,8 @@ fn clients_that_leave_while_their_worker_is_full_are_noticed() {
         }
         for client in clients.drain(..) {
             match leaves {
-                Leaves::ByEnd => drop(client),
-                Leaves::ByReset => client.reset(),
+                Leaves::End => drop(client),
+                Leaves::Reset => client.reset(),
                 Leaves::InTheMiddle => {
                     let mut client = client;
                     client.send([0x81, 0xff]);

@@ -15,20 +15,20 @@ use wsbroker_engine::{NativeRoute, OutboundMessage};
 /// How a client ends what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
-    ByClose,
-    ByEnd,
-    ByBreach,
+    Close,
+    End,
+    Breach,
 }
 
-const ALL: [Ends; 3] = [Ends::ByClose, Ends::ByEnd, Ends::ByBreach];
+const ALL: [Ends; 3] = [Ends::Close, Ends::End, Ends::Breach];
 
 impl Ends {
     /// The last bytes of the client; the answer and the close event.
     fn codes(self) -> (u16, u16) {
         match self {
-            Self::ByClose => (4001, 4001),
-            Self::ByEnd => (1005, 1006),
-            Self::ByBreach => (1002, 1002),
+            Self::Close => (4001, 4001),
+            Self::End => (1005, 1006),
+            Self::Breach => (1002, 1002),
         }
     }
 
@@ -39,12 +39,12 @@ impl Ends {
             bytes.extend(masked(Opcode::Text, message.as_bytes()));
         }
         match self {
-            Self::ByClose => bytes.extend(masked(Opcode::Close, b"\x0f\xa1bye")),
-            Self::ByEnd => {}
-            Self::ByBreach => bytes.extend([0xff; 6]),
+            Self::Close => bytes.extend(masked(Opcode::Close, b"\x0f\xa1bye")),
+            Self::End => {}
+            Self::Breach => bytes.extend([0xff; 6]),
         }
         client.send(bytes);
-        if self == Self::ByEnd {
+        if self == Self::End {
             client.shutdown();
         }
     }
@@ -60,7 +60,7 @@ fn answers_to_the_last_messages_come_before_the_goodbye() {
             assert_eq!(client.text(), "first", "{ends:?}");
             assert_eq!(client.text(), "last", "{ends:?}");
             assert_eq!(client.close_frame().0, ends.codes().0, "{ends:?}");
-            if ends != Ends::ByEnd {
+            if ends != Ends::End {
                 client.shutdown();
             }
             client.end();
