@@ -1,7 +1,8 @@
 /** What waits behind a handler of a socket that has returned a promise. */
 
+import { Buffer } from 'node:buffer';
 import { DECODED_TOGETHER, DRAIN } from './batch.cjs';
-import type { SocketEvent, SocketEventKind } from './worker.cjs';
+import type { SocketEvent, SocketEventKind } from './socket-handlers.cjs';
 
 /** Beyond either of these nothing more is read from the socket. What its worker was given already still comes. */
 const MAX_EVENTS = 256;

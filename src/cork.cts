@@ -4,6 +4,7 @@
  */
 
 import { native } from './native.cjs';
+import { queueMicrotask } from './primordials.cjs';
 
 let isCorked = false;
 

@@ -1,5 +1,6 @@
 /** Until when handlers that have returned a promise are to be done with their socket. */
 
+import { clearTimeout, now, setImmediate, setTimeout } from './primordials.cjs';
 import type { SocketId } from './types.cjs';
 
 /** So often the time is looked at while a handler is busy. In ms, as all times here. */
@@ -100,9 +101,9 @@ export class HandlerClock {
 
   /** `timeout` in ms; the same for all handlers of a socket. */
   start(id: SocketId, timeout: number): void {
-    const now = performance.now();
-    this.#deadlines.set(id, timeout, now);
-    this.#arm(now);
+    const time = now();
+    this.#deadlines.set(id, timeout, time);
+    this.#arm(time);
   }
 
   stop(id: SocketId, timeout: number): void {
@@ -110,11 +111,11 @@ export class HandlerClock {
     this.#deadlines.clear(id, timeout);
   }
 
-  #arm(now: number): void {
-    const wait = this.#deadlines.wait(now);
-    if (wait === undefined || this.#isLooking || now + wait >= this.#firesAt) return;
+  #arm(time: number): void {
+    const wait = this.#deadlines.wait(time);
+    if (wait === undefined || this.#isLooking || time + wait >= this.#firesAt) return;
     clearTimeout(this.#timer);
-    this.#firesAt = now + wait;
+    this.#firesAt = time + wait;
     this.#timer = setTimeout(() => this.#look(), Math.ceil(wait));
     // A handler that hangs is no reason for a process to live.
     this.#timer.unref();
@@ -123,11 +124,11 @@ export class HandlerClock {
   #look(): void {
     this.#firesAt = Number.POSITIVE_INFINITY;
     this.#isLooking = true;
-    for (const id of this.#deadlines.look(performance.now())) this.#onDue(id);
+    for (const id of this.#deadlines.look(now())) this.#onDue(id);
     // Not a timer at once: those run before what has arrived, and may do so several times.
     setImmediate(() => {
       this.#isLooking = false;
-      this.#arm(performance.now());
+      this.#arm(now());
     });
   }
 }

@@ -1,9 +1,12 @@
 /** The options that decide about opening handshakes: `protocols` and `origins`. */
 
 import { isIPv6 } from 'node:net';
+import { URL } from 'node:url';
 import { invalid, readElements } from './arguments.cjs';
+import { AsyncContext } from './async-context.cjs';
 import type { NativeStartOptions } from './native.cjs';
-import { isThenable, reportHere } from './report.cjs';
+import { isThenable, onRejection } from './promises.cjs';
+import { reportHere } from './report.cjs';
 import type { StartOptions } from './types.cjs';
 
 /** A token in the sense of RFC 9110, section 5.6.2: what header names and subprotocols are made of. */
@@ -88,14 +91,15 @@ function whatToWrite(value: string): string {
   return `an origin, ${example}`;
 }
 
-/** The function as the addon calls it: a number for an answer, and no exception. */
+/** The function as the addon calls it, in the context of the caller here: a number for an answer, and no exception. */
 function judge(allows: OriginFunction): (origin: string | undefined) => number {
+  const context = new AsyncContext();
   return (origin) => {
     try {
-      const answer: unknown = allows(origin);
+      const answer: unknown = context.run(() => allows(origin));
       if (typeof answer === 'boolean') return answer ? VERDICT.allowed : VERDICT.refused;
       // Nobody waits for it: at least its failure is not to end the process.
-      if (isThenable(answer)) Promise.resolve(answer).catch(() => {});
+      if (isThenable(answer)) void onRejection(answer, () => {});
       invalid('options.origins(…)', 'true or false at once; handleSocketUpgrade may decide with a promise', answer);
     } catch (error) {
       reportHere(error, { handler: 'origins' });

@@ -72,21 +72,25 @@ export interface Native {
    * @param upgrade - it decides on upgrades
    * @param opens - it wants to know of sockets that open
    * @param sockets - it has to do with sockets
-   * @param onEvents - called when there are events to `take`; must not throw
+   * @param onEvents - called when there are events to `take`; must not throw. With an argument it is called elsewhere than in
+   * the context of `asyncResource`
    * @param finishedMessages - its one element counts the messages whose handler has finished, and is read when the
    * worker ends. On an `ArrayBuffer` of its own: small arrays made without one are moved by the garbage collector
    * @param isLibuv - the event loop of this runtime is libuv's
-   * @returns the worker's handle, or 0 when this thread is a worker already
+   * @param asyncResource - what `onEvents` is executed for, as `node:async_hooks` has it; kept alive by the caller
+   * @returns the worker's handle, or 0 when this thread is a worker already, and -1 when it is one by another instance of
+   * the addon
    */
   register(
     http: boolean,
     upgrade: boolean,
     opens: boolean,
     sockets: boolean,
-    onEvents: () => void,
+    onEvents: (isElsewhere?: number) => void,
     finishedEvents: Uint32Array<ArrayBuffer>,
     isMainThread: boolean,
     isLibuv: boolean,
+    asyncResource: object,
   ): number;
   /**
    * No new events for this worker; it finishes what it was given and then calls `end`. The sockets it is busy with wait
@@ -100,7 +104,8 @@ export interface Native {
   /**
    * The next batch of events, laid out as `batch.cts` tells: in `store`, of so many bytes, or in a buffer of its own if
    * handlers may keep bytes of it or it does not fit. Undefined: there is none, and `onEvents` will be called.
-   * From a batch to the next `take` or `uncork` the calls of this thread are collected.
+   * From a batch to the next `take` or `uncork` the calls of this thread are collected. Throws when there is no memory for a
+   * buffer, and gives the same batch at the next call.
    */
   take(worker: number, store: Buffer): Buffer | number | undefined;
   /** The batch that was taken last once more, in another buffer. */

@@ -1,51 +1,51 @@
 /** Where the errors of an application's functions go. They never end the thread. */
 
+import type { AsyncContext } from './async-context.cjs';
+import { isThenable, onRejection } from './promises.cjs';
+import { forgetKinds, tellStderr } from './stderr.cjs';
 import type { ErrorContext, WorkerHandlers } from './types.cjs';
 
-/** The handlers that this thread is registered with. */
-let registered: WorkerHandlers | undefined;
-
-/** From now on these are this thread's. */
-export function reportTo(handlers: WorkerHandlers): void {
-  registered = handlers;
+/** What a thread has registered, and the context that it did so in. */
+export interface Registered {
+  readonly handlers: WorkerHandlers;
+  readonly context: AsyncContext;
 }
 
-/** The registration of these handlers has ended. */
-export function stopReportingTo(handlers: WorkerHandlers): void {
-  if (registered === handlers) registered = undefined;
+/** What this thread is registered with. */
+let registeredHere: Registered | undefined;
+
+/** From now on these are this thread's. */
+export function reportTo(registered: Registered): void {
+  registeredHere = registered;
+  forgetKinds();
+}
+
+/** This registration has ended. */
+export function stopReportingTo(registered: Registered): void {
+  if (registeredHere === registered) registeredHere = undefined;
 }
 
 /** For an error of no worker's handler: to this thread's `handleError`, or to stderr. */
-export function reportHere(error: unknown, context: ErrorContext): void {
-  report(registered, error, context);
+export function reportHere(error: unknown, where: ErrorContext): void {
+  report(registeredHere, error, where);
 }
 
-/** To the `handleError` of these handlers, or to stderr. */
-export function report(handlers: WorkerHandlers | undefined, error: unknown, context: ErrorContext): void {
+/** To the `handleError` of this registration, or to stderr. */
+export function report(registered: Registered | undefined, error: unknown, where: ErrorContext): void {
+  const { handler } = where;
   const lastResort = (second: unknown) => {
-    tellStderr(`${context.handler} failed:`, error);
-    tellStderr('handleError failed as well:', second);
+    tellStderr(handler, `${handler} failed`, error);
+    tellStderr('handleError', 'handleError failed as well', second);
   };
   try {
-    if (handlers?.handleError === undefined) {
-      tellStderr(`${context.handler} failed:`, error);
+    if (registered?.handlers.handleError === undefined) {
+      tellStderr(handler, `${handler} failed`, error);
       return;
     }
-    const result = handlers.handleError(error, context);
-    if (isThenable(result)) Promise.resolve(result).catch(lastResort);
+    const { handlers, context } = registered;
+    const result = context.run(() => handlers.handleError?.(error, where));
+    if (isThenable(result)) void onRejection(result, lastResort);
   } catch (second) {
     lastResort(second);
   }
-}
-
-function tellStderr(text: string, error: unknown): void {
-  try {
-    console.error(`wsbroker: ${text}`, error);
-  } catch {
-    // A console that throws, or an error that throws when it is printed, is no reason to lose events.
-  }
-}
-
-export function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function';
 }

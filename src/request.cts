@@ -3,6 +3,7 @@
 import { inspect } from 'node:util';
 import type { Decoder } from './batch.cjs';
 import { type RequestHeaders, readHeaders } from './headers.cjs';
+import { AbortController } from './primordials.cjs';
 import type { HttpRequest } from './types.cjs';
 
 /** Words of a request block before the lengths of its headers. */

@@ -4,6 +4,7 @@ import { isIPv6 } from 'node:net';
 import { WsBrokerError, type WsBrokerErrorCode } from './errors.cjs';
 import { native } from './native.cjs';
 import { parseStartOptions, parseStopOptions } from './options.cjs';
+import { IntrinsicPromise } from './primordials.cjs';
 import type { Server, ServerAddress, StopOptions, StopSummary } from './types.cjs';
 
 /**
@@ -33,7 +34,7 @@ class RunningServer implements Server {
 
   stop(options?: StopOptions): Promise<StopSummary> {
     const { timeout, spread, code, reason } = parseStopOptions(options);
-    this.#stopped ??= new Promise((resolve) => {
+    this.#stopped ??= new IntrinsicPromise((resolve) => {
       native.stop(this.#server, timeout, spread, code, reason, (closed, forced) => resolve({ closed, forced }));
     });
     return this.#stopped;

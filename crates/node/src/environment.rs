@@ -4,6 +4,7 @@
 //! environment may end at any moment (a thread that returns, `worker.terminate()`, `process.exit()`), and its [`Drop`]
 //! is the one place that tells the engine.
 
+use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use neon::event::Channel;
@@ -17,6 +18,21 @@ use crate::worker::RegisteredWorker;
 /// Neon keeps one value per environment behind this key. Only the thread of the environment ever locks the mutex; it is
 /// there because Neon hands out shared references, and it is never held while JavaScript runs.
 static ENVIRONMENT: LocalKey<Mutex<Environment>> = LocalKey::new();
+
+thread_local! {
+    /// Whose worker this thread is. A thread has an environment for each time that it has loaded this library, which Node does
+    /// again for whoever has emptied `require.cache`.
+    static REGISTERED: Cell<Option<EnvironmentId>> = const { Cell::new(None) };
+}
+
+/// Whether a thread is a worker already.
+pub(crate) enum Registered {
+    Nobody,
+    /// By this environment.
+    Here,
+    /// By another one of the thread.
+    Elsewhere,
+}
 
 pub(crate) struct Environment {
     id: EnvironmentId,
@@ -54,7 +70,15 @@ impl Environment {
         self.last_handle
     }
 
-    pub(crate) fn has_active_worker(&self) -> bool {
+    pub(crate) fn registered_in_this_thread(&self) -> Registered {
+        match REGISTERED.get() {
+            None => Registered::Nobody,
+            Some(id) if id == self.id => Registered::Here,
+            Some(_) => Registered::Elsewhere,
+        }
+    }
+
+    fn has_active_worker(&self) -> bool {
         self.workers.iter().any(|worker| !worker.is_retired())
     }
 
@@ -71,6 +95,16 @@ impl Environment {
     pub(crate) fn add_worker(&mut self, worker: RegisteredWorker) {
         self.awaits_server = !self.is_main_thread;
         self.workers.push(worker);
+        REGISTERED.set(Some(self.id));
+    }
+
+    /// From here on another worker may be registered in this thread.
+    pub(crate) fn retire_worker(&mut self, handle: u32) -> Option<&RegisteredWorker> {
+        let id = self.id;
+        let worker = self.worker_mut(handle)?;
+        worker.set_retired();
+        forget_registration(id);
+        Some(worker)
     }
 
     pub(crate) fn remove_worker(&mut self, handle: u32) -> Option<RegisteredWorker> {
@@ -103,8 +137,15 @@ impl Environment {
     }
 }
 
+fn forget_registration(id: EnvironmentId) {
+    if REGISTERED.get() == Some(id) {
+        REGISTERED.set(None);
+    }
+}
+
 impl Drop for Environment {
     fn drop(&mut self) {
+        forget_registration(self.id);
         keep_alive::remove_environment(self.id);
         // A thread that is terminated in the middle of a batch has calls collected that no shard was woken for.
         wsbroker_engine::uncork();

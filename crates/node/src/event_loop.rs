@@ -50,13 +50,20 @@ struct Attachment {
 }
 
 impl LoopSignal {
-    /// A signal for the event loop of this thread; `None` where there is no libuv, or it refuses.
+    /// A signal for the event loop of this thread; `None` where there is no libuv, or it refuses. The function is called with
+    /// `resource` as the resource that `node:async_hooks` tells of; the caller keeps that alive.
     ///
     /// **The event loop has to be libuv's**, which is for the caller to know: other runtimes have functions of these
     /// names that end the process.
-    pub(crate) fn new(cx: &mut Cx, on_signal: OnSignal, argument: u32) -> Option<Arc<Self>> {
+    pub(crate) fn new(
+        cx: &mut Cx,
+        resource: Handle<'_, JsObject>,
+        on_signal: OnSignal,
+        argument: u32,
+    ) -> Option<Arc<Self>> {
         let host = HostFunctions::get()?;
         let env = cx.to_raw();
+        let resource = resource.to_raw();
         let name = cx.string("wsbroker").to_raw();
         let signal = Arc::new(Self {
             host,
@@ -64,8 +71,8 @@ impl LoopSignal {
         });
         let mut event_loop = ptr::null_mut();
         let mut async_context = ptr::null_mut();
-        // SAFETY: `env` is the environment of this thread, in the middle of a call from JavaScript, and `name` a value
-        // of it. Results go to locals and are used only if their call succeeded. The handle's memory is as large as
+        // SAFETY: `env` is the environment of this thread, in the middle of a call from JavaScript, and `name` and
+        // `resource` are values of it. Results go to locals and are used only if their call succeeded. The handle's memory is as large as
         // libuv says and aligned for everything; it is given to libuv by an `init` that succeeded and freed in
         // `on_closed`, or here when `init` has refused it. Between `init` and the hook nothing is called that can run
         // JavaScript or the loop, so the attachment is whole before any callback looks at it.
@@ -74,7 +81,7 @@ impl LoopSignal {
             if found != OK || event_loop.is_null() {
                 return None;
             }
-            if (host.napi_async_init)(env, ptr::null_mut(), name, &raw mut async_context) != OK {
+            if (host.napi_async_init)(env, resource, name, &raw mut async_context) != OK {
                 return None;
             }
             let handle = host.allocate_handle();

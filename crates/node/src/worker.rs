@@ -12,8 +12,9 @@ use neon::event::Channel;
 use neon::prelude::*;
 use neon::sys::bindings as node_api;
 use neon::types::buffer::TypedArray;
-use wsbroker_engine::{Finished, Interest, Worker, WorkerWaker};
+use wsbroker_engine::{Batch, Finished, Interest, Worker, WorkerWaker};
 
+use crate::environment::Registered;
 use crate::event_loop::LoopSignal;
 use crate::{broker, convert, environment, in_hand, large_text};
 
@@ -24,6 +25,8 @@ pub(crate) struct RegisteredWorker {
     /// What a wake-up calls.
     on_events: Root<JsFunction>,
     finished: FinishedEvents,
+    /// A batch that JavaScript had no memory for: the next one that it takes.
+    refused: Option<Batch>,
     is_retired: bool,
 }
 
@@ -34,6 +37,14 @@ impl RegisteredWorker {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.is_retired
+    }
+
+    pub(crate) fn set_retired(&mut self) {
+        self.is_retired = true;
+    }
+
+    fn next_batch(&mut self) -> Option<Batch> {
+        self.refused.take().or_else(|| self.worker.take())
     }
 
     /// Tells the engine that this worker handles nothing any more.
@@ -85,8 +96,8 @@ enum EventLoopWaker {
 }
 
 impl EventLoopWaker {
-    fn new(cx: &mut Cx, handle: u32, is_libuv: bool) -> Self {
-        let signal = is_libuv.then(|| LoopSignal::new(cx, call_on_events, handle));
+    fn new(cx: &mut Cx, handle: u32, is_libuv: bool, resource: Handle<'_, JsObject>) -> Self {
+        let signal = is_libuv.then(|| LoopSignal::new(cx, resource, call_on_events, handle));
         if let Some(signal) = signal.flatten() {
             return Self::Signal(signal);
         }
@@ -125,7 +136,7 @@ impl WorkerWaker for EventLoopWaker {
                 // others.
                 let _ = channel.try_send(move |mut cx| {
                     is_queued.store(false, Ordering::Release);
-                    call_on_events(&mut cx, handle);
+                    call_on_events_elsewhere(&mut cx, handle);
                     Ok(())
                 });
             }
@@ -133,12 +144,24 @@ impl WorkerWaker for EventLoopWaker {
     }
 }
 
+/// In the asynchronous context of the worker.
 fn call_on_events(cx: &mut Cx, handle: u32) {
-    let on_events = environment::get(cx)
-        .and_then(|environment| Some(environment.worker(handle)?.on_events.to_inner(cx)));
-    if let Some(on_events) = on_events {
+    if let Some(on_events) = on_events(cx, handle) {
         call_ignoring_exceptions(cx, on_events, &[]);
     }
+}
+
+/// In another asynchronous context, which a first argument says.
+fn call_on_events_elsewhere(cx: &mut Cx, handle: u32) {
+    if let Some(on_events) = on_events(cx, handle) {
+        let is_elsewhere = cx.number(1);
+        call_ignoring_exceptions(cx, on_events, &[is_elsewhere]);
+    }
+}
+
+fn on_events<'cx>(cx: &mut Cx<'cx>, handle: u32) -> Option<Handle<'cx, JsFunction>> {
+    let environment = environment::get(cx)?;
+    Some(environment.worker(handle)?.on_events.to_inner(cx))
 }
 
 /// Calls a function of this package's TypeScript, which lets no exception out. What comes all the same is the end of
@@ -171,8 +194,8 @@ pub(crate) fn call_ignoring_exceptions<'cx>(
     }
 }
 
-/// `(http, upgrade, opens, sockets, onEvents, finishedEvents, isMainThread, isLibuv) → handle`, or 0 when this thread is
-/// registered already.
+/// `(http, upgrade, opens, sockets, onEvents, finishedEvents, isMainThread, isLibuv, asyncResource) → handle`, or 0 when this
+/// thread is registered already, and -1 when it is by another instance of this library.
 pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     let interest = Interest {
         http: cx.argument::<JsBoolean>(0)?.value(&mut cx),
@@ -188,15 +211,23 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
     };
     let is_main_thread = cx.argument::<JsBoolean>(6)?.value(&mut cx);
     let is_libuv = cx.argument::<JsBoolean>(7)?.value(&mut cx);
+    let resource = cx.argument::<JsObject>(8)?;
 
     let handle = environment::get_or_create(&mut cx, is_main_thread)?.next_handle();
     // Before the environment is locked: hooks of `node:async_hooks` are told of it.
-    let waker = Arc::new(EventLoopWaker::new(&mut cx, handle, is_libuv));
+    let waker = Arc::new(EventLoopWaker::new(
+        &mut cx, handle, is_libuv, resource,
+    ));
     let mut environment = environment::get_or_create(&mut cx, is_main_thread)?;
-    if environment.has_active_worker() {
+    let refusal = match environment.registered_in_this_thread() {
+        Registered::Nobody => None,
+        Registered::Here => Some(0),
+        Registered::Elsewhere => Some(-1),
+    };
+    if let Some(refusal) = refusal {
         drop(environment);
         waker.close();
-        return Ok(cx.number(0));
+        return Ok(cx.number(refusal));
     }
     let worker = RegisteredWorker {
         handle,
@@ -204,6 +235,7 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
         waker,
         on_events,
         finished,
+        refused: None,
         is_retired: false,
     };
     environment.add_worker(worker);
@@ -217,8 +249,7 @@ pub(crate) fn retire(mut cx: FunctionContext) -> JsResult<JsUndefined> {
     let handle = convert::number(&mut cx, 0)? as u32;
     let busy = convert::socket_ids(&mut cx, 1)?;
     if let Some(mut environment) = environment::get(&mut cx) {
-        if let Some(worker) = environment.worker_mut(handle) {
-            worker.is_retired = true;
+        if let Some(worker) = environment.retire_worker(handle) {
             worker.worker.retire(&busy);
         }
         environment.update_keep_alive(&mut cx);
@@ -251,13 +282,14 @@ pub(crate) fn end(mut cx: FunctionContext) -> JsResult<JsUndefined> {
 
 /// `(handle, store) → Buffer | number | undefined`: the next batch: in `store`, of so many bytes, if it fits and nobody may
 /// keep bytes of it; else in a buffer of its own. From a batch to the next `take` or `uncork` the calls of this thread are
-/// collected, so that each shard is woken once for all of them.
+/// collected, so that each shard is woken once for all of them. It throws when there is no memory for a buffer; the next call
+/// gives the same batch.
 pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
     let handle = convert::number(&mut cx, 0)? as u32;
     wsbroker_engine::uncork();
     in_hand::leave();
-    let batch =
-        environment::get(&mut cx).and_then(|environment| environment.worker(handle)?.worker.take());
+    let batch = environment::get(&mut cx)
+        .and_then(|mut environment| environment.worker_mut(handle)?.next_batch());
     let Some(batch) = batch else {
         return Ok(cx.undefined().upcast());
     };
@@ -269,10 +301,17 @@ pub(crate) fn take(mut cx: FunctionContext) -> JsResult<JsValue> {
             store.copy_from_slice(packed);
             (cx.number(packed.len() as u32).upcast(), None)
         }
-        _ => {
-            let (buffer, copy) = convert::batch_buffer(&mut cx, packed)?;
-            (buffer.upcast(), Some(copy))
-        }
+        _ => match convert::batch_buffer(&mut cx, packed) {
+            Ok((buffer, copy)) => (buffer.upcast(), Some(copy)),
+            Err(no_memory) => {
+                if let Some(mut environment) = environment::get(&mut cx)
+                    && let Some(worker) = environment.worker_mut(handle)
+                {
+                    worker.refused = Some(batch);
+                }
+                return Err(no_memory);
+            }
+        },
     };
     in_hand::take(batch, copy);
     Ok(taken)
