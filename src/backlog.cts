@@ -2,7 +2,7 @@
 
 import { Buffer } from 'node:buffer';
 import { DECODED_TOGETHER, DRAIN } from './batch.cjs';
-import type { SocketEvent, SocketEventKind } from './socket-handlers.cjs';
+import type { SocketEvent, SocketEventKind } from './socket-calls.cjs';
 
 /** Beyond either of these nothing more is read from the socket. What its worker was given already still comes. */
 const MAX_EVENTS = 256;

@@ -1,6 +1,6 @@
 /** The object of handlers that a thread registers: what is in it, and what was meant to be. */
 
-import { checkObject, invalid, nobodyReads, unreadable } from './arguments.cjs';
+import { checkObject, invalid, nobodyReads, readProperties, unreadable } from './arguments.cjs';
 import { WsBrokerError } from './errors.cjs';
 import { closest } from './suggest.cjs';
 import type { WorkerHandlers } from './types.cjs';
@@ -27,6 +27,20 @@ const MAX_WRONG_LETTERS = 2;
 /** What an object that handles nothing is thought to have as a handler. */
 const LIKE_A_HANDLER = /^(handle|on)[A-Z]/;
 
+/** The options of {@link registerWorkerThread}. */
+export interface WorkerOptions {
+  /**
+   * Whether the handlers of one socket come one after the other: the next is called when the promise of the one before has
+   * settled. With `false` they are called in the order of the socket's events, and run beside each other; while more than 256
+   * of them run nothing more is read from that socket. It is for protocols that carry several things at once on one socket,
+   * such as GraphQL subscriptions, whose handlers return promises that last as long as these. {@link signalOf} ends them: the
+   * close event comes at once, and our close frame waits for none of them.
+   *
+   * @defaultValue true
+   */
+  serial?: boolean | undefined;
+}
+
 /** What a worker takes part in. */
 export interface Interest {
   http: boolean;
@@ -50,6 +64,12 @@ export function checkHandlers(value: unknown): { handlers: WorkerHandlers; inter
   }
   refuseMisspelt(handlers, present);
   return { handlers: handlers as WorkerHandlers, interest: interestIn(present) };
+}
+
+/** The options of a registration, every one of them present. */
+export function checkWorkerOptions(value: unknown): Required<WorkerOptions> {
+  const { serial = true } = value === undefined ? {} : readProperties(value, ['serial'], 'options');
+  return typeof serial === 'boolean' ? { serial } : invalid('options.serial', 'a boolean', serial);
 }
 
 function interestIn(present: readonly HandlerName[]): Interest {

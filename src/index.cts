@@ -18,6 +18,7 @@ import {
 import { checkBanTime, checkNetwork } from './clients.cjs';
 import { corkForThisTask } from './cork.cjs';
 import { WsBrokerError } from './errors.cjs';
+import type { WorkerOptions } from './handlers.cjs';
 import { toMessage } from './in-hand.cjs';
 import { native } from './native.cjs';
 import { checkRoute } from './route.cjs';
@@ -40,6 +41,7 @@ import { WorkerThread } from './worker.cjs';
 
 export type { CompressionOptions } from './compression.cjs';
 export { ERROR_CODES, WsBrokerError, type WsBrokerErrorCode } from './errors.cjs';
+export type { WorkerOptions } from './handlers.cjs';
 export type { RequestHeaders } from './headers.cjs';
 export type { Limits, RateLimit } from './limits.cjs';
 export type { SocketLimits, SocketRateLimit } from './socket-limits.cjs';
@@ -96,6 +98,7 @@ export function start(options: StartOptions): Server {
  *
  * @param worker - the object with the handlers, which are called as its methods. Which of them it has is looked up once,
  * here
+ * @param options - `serial`: whether the handlers of a socket wait for each other's promises
  * @returns the registration
  * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT` when a handler is no function or its name is misspelt,
  * `WSB_ALREADY_REGISTERED`
@@ -107,8 +110,8 @@ export function start(options: StartOptions): Server {
  * });
  * ```
  */
-export function registerWorkerThread(worker: WorkerHandlers): Registration {
-  const registered = new WorkerThread(worker);
+export function registerWorkerThread(worker: WorkerHandlers, options?: WorkerOptions): Registration {
+  const registered = new WorkerThread(worker, options);
   return { unregister: () => registered.retire() };
 }
 

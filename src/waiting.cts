@@ -1,11 +1,12 @@
 /** What an application may wait for of a socket. */
 
 import { native } from './native.cjs';
+import { AbortController, IntrinsicPromise } from './primordials.cjs';
 import type { SocketId } from './types.cjs';
 
 /** Resolves when nothing waits for a socket any more. */
 export function whenDrained(socketId: SocketId): Promise<boolean> {
-  return new Promise((resolve) => {
+  return new IntrinsicPromise((resolve) => {
     native.whenDrained(socketId, (isDrained) => resolve(isDrained === 1));
   });
 }

@@ -6,13 +6,15 @@ import { AsyncContext } from './async-context.cjs';
 import { ABORT, Batch, CLOSE, DRAIN, MESSAGE, OPEN, REQUEST, UPGRADE } from './batch.cjs';
 import { corkedByBatches } from './cork.cjs';
 import { WsBrokerError } from './errors.cjs';
-import { checkHandlers } from './handlers.cjs';
+import { checkHandlers, checkWorkerOptions } from './handlers.cjs';
 import { leaveHand, takeInHand } from './in-hand.cjs';
 import { native } from './native.cjs';
+import { ParallelHandlers } from './parallel-handlers.cjs';
 import { setImmediate, setTimeout } from './primordials.cjs';
 import { type Registered, report, reportTo, stopReportingTo } from './report.cjs';
 import { ANSWERING, DECIDING, RequestHandlers } from './request-handlers.cjs';
-import { SocketHandlers } from './socket-handlers.cjs';
+import { SerialHandlers } from './serial-handlers.cjs';
+import { SocketCalls, type SocketHandlers } from './socket-calls.cjs';
 import type { SocketId } from './types.cjs';
 
 /** How many batches are handled before timers and I/O of the application's thread get their turn. */
@@ -45,6 +47,7 @@ export class WorkerThread {
   readonly #handle: number;
   /** How many events have been handled, modulo 2^32: messages, opens and drains. The addon reads it when the thread ends. */
   readonly #finishedEvents = new Uint32Array(new ArrayBuffer(2 * Uint32Array.BYTES_PER_ELEMENT));
+  readonly #calls: SocketCalls;
   readonly #sockets: SocketHandlers;
   readonly #requests: RequestHandlers;
   /** Where batches come of which nothing is kept, one after the other. */
@@ -62,8 +65,9 @@ export class WorkerThread {
   /**
    * @throws WsBrokerError `WSB_INVALID_ARGUMENT` for what is no object of handlers, `WSB_ALREADY_REGISTERED`
    */
-  constructor(worker: unknown) {
+  constructor(worker: unknown, options: unknown) {
     const { handlers, interest } = checkHandlers(worker);
+    const { serial } = checkWorkerOptions(options);
     const context = new AsyncContext();
     this.#registered = { handlers, context };
     this.#handle = native.register(
@@ -78,10 +82,12 @@ export class WorkerThread {
       context.shared,
     );
     checkRegistered(this.#handle);
-    this.#sockets = new SocketHandlers(this.#registered, this.#handle, this.#finishedEvents, (id) => {
+    this.#calls = new SocketCalls(this.#registered, this.#handle, this.#finishedEvents);
+    const onIdle = (id: SocketId) => {
       this.#letGo(id);
       this.#endWhenIdle();
-    });
+    };
+    this.#sockets = serial ? new SerialHandlers(this.#calls, onIdle) : new ParallelHandlers(this.#calls, onIdle);
     this.#requests = new RequestHandlers(this.#registered, () => this.#endWhenIdle());
     reportTo(this.#registered);
   }
@@ -227,7 +233,7 @@ export class WorkerThread {
       case OPEN:
       case DRAIN:
       case CLOSE:
-        this.#sockets.fail(id, kind, error);
+        this.#calls.fail(id, kind, error);
         break;
       case REQUEST:
         this.#requests.fail(id, undefined, ANSWERING, error);

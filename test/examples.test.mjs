@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
+import { createClient } from 'graphql-ws';
+import WebSocket from 'ws';
 import { connect, refusal, runExample, startExample, startRustExample } from './helpers/examples.mjs';
 import { eventually, within } from './helpers/waiting.mjs';
 
@@ -45,6 +47,41 @@ test('the engine without Node: its Rust example echoes and answers HTTP', async 
 
   await example.kill(); // it serves until it is ended
   assert.equal((await socket.closed).code, 1006);
+});
+
+test('graphql: subscriptions and queries run beside each other on one socket, and end with it', async (t) => {
+  const example = await startExample(t, 'graphql/server.mjs');
+  const ends = [
+    ['by a goodbye', (client) => client.dispose()],
+    ['without a word', (client) => client.terminate()],
+  ];
+  for (const [how, end] of ends) {
+    const client = createClient({
+      url: example.socketUrl,
+      webSocketImpl: WebSocket,
+      lazy: false,
+      retryAttempts: 0,
+      onNonLazyError() {},
+    });
+    const running = async () => {
+      for await (const { data } of client.iterate({ query: '{ running }' })) return data.running;
+    };
+    const one = client.iterate({ query: 'subscription { ticks(every: 5) }' });
+    const other = client.iterate({ query: 'subscription { ticks(every: 100000) }' });
+    for (let n = 0; n < 20; n += 1) assert.deepEqual((await one.next()).value.data, { ticks: n });
+    assert.deepEqual((await other.next()).value.data, { ticks: 0 });
+    assert.equal(await within(running(), 'an answer beside two subscriptions'), 2, how);
+    // Each of them is told in its own way that its connection has gone.
+    for (const each of [one, other]) each.next().catch(() => {});
+    end(client);
+    const watcher = createClient({ url: example.socketUrl, webSocketImpl: WebSocket });
+    await eventually(async () => {
+      for await (const { data } of watcher.iterate({ query: '{ running }' })) assert.equal(data.running, 0, how);
+    });
+    await watcher.dispose();
+  }
+  await stopsCleanly(example);
+  assert.equal(example.errors, '');
 });
 
 test('commonjs: a class as the worker; every socket hears of every request', async (t) => {
