@@ -324,7 +324,10 @@ export interface StopSummary {
 export interface HttpRequest {
   /** `'GET'`, `'POST'` … */
   readonly method: string;
-  /** Path and query as they came, for example `'/rooms/7?since=12'`. */
+  /**
+   * Path and query as they came, for example `'/rooms/7?since=12'`, or `'*'` of an `OPTIONS`. Of a request for a whole URL
+   * they are that URL's, whose host is then in `headers.host`.
+   */
   readonly url: string;
   /** The URL up to its `?`. Nothing is decoded in it. */
   readonly path: string;
@@ -369,7 +372,7 @@ export interface HttpResponse {
    * without a `content-type` gets `text/plain; charset=utf-8`.
    */
   headers?: Readonly<Record<string, string | readonly string[] | number | undefined>>;
-  /** A string goes out as UTF-8. A 204 or 304 has no body whatever is given. */
+  /** A string goes out as UTF-8. A 204, 205 or 304 has no body whatever is given. */
   body?: Data | null;
 }
 

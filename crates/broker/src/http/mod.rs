@@ -13,5 +13,6 @@ mod opening;
 pub(crate) mod origin;
 pub(crate) mod response;
 pub(crate) mod subprotocol;
+mod target;
 mod timed;
 pub(crate) mod upgrade;
