@@ -353,8 +353,9 @@ export interface HttpRequest {
    */
   readonly protocol: string | undefined;
   /**
-   * Aborts when the client goes away before it got its answer. A client that ends its own side of the connection, and
-   * would still read, counts as one that goes away: the two cannot be told apart.
+   * Aborts when the client goes away before it got its answer. One that only ends its own side of the connection and reads
+   * on, as `nc -N` does, cannot be told from one that goes away, so the signal aborts for it too; but what the handler
+   * answers is sent all the same. An upgrade is over with it.
    */
   readonly signal: AbortSignal;
 }

@@ -45,6 +45,8 @@ pub(crate) struct Readiness {
     /// The other end says nothing more. What it has said may still have to be read.
     pub(crate) ended: bool,
     pub(crate) broken: bool,
+    /// Nobody reads what is written: it is broken, or both sides of it have been ended.
+    pub(crate) gone: bool,
 }
 
 impl Readiness {
@@ -54,6 +56,7 @@ impl Readiness {
         writable: true,
         ended: false,
         broken: false,
+        gone: false,
     };
 
     fn told_by(event: &Event) -> Self {
@@ -64,6 +67,7 @@ impl Readiness {
             writable: event.is_writable() || event.is_write_closed() || broken,
             ended,
             broken,
+            gone: broken || event.is_write_closed(),
         }
     }
 
@@ -73,6 +77,7 @@ impl Readiness {
         self.writable |= news.writable;
         self.ended |= news.ended;
         self.broken |= news.broken;
+        self.gone |= news.gone;
     }
 
     /// What came of a read into `room` bytes.
@@ -91,6 +96,16 @@ impl Readiness {
             self.writable = false;
         }
     }
+}
+
+/// How the other end leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It says nothing more. Whether it still reads TCP does not tell: to close a socket and to end its own side alone send
+    /// the same.
+    Ended,
+    /// It does not read any more either.
+    Gone,
 }
 
 /// Everything that one shard watches.
@@ -127,7 +142,8 @@ struct Waiting {
     writable: AtomicBool,
     ended: AtomicBool,
     broken: AtomicBool,
-    /// What is waited for: to read, to write, the end alone.
+    gone: AtomicBool,
+    /// What is waited for: to read, to write, an end alone.
     reader: AtomicBool,
     writer: AtomicBool,
     looker: AtomicBool,
@@ -142,6 +158,7 @@ impl Waiting {
             writable: readiness.writable.into(),
             ended: readiness.ended.into(),
             broken: readiness.broken.into(),
+            gone: readiness.gone.into(),
             reader: false.into(),
             writer: false.into(),
             looker: false.into(),
@@ -155,6 +172,7 @@ impl Waiting {
             writable: self.writable.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
             broken: self.broken.load(Ordering::Relaxed),
+            gone: self.gone.load(Ordering::Relaxed),
         }
     }
 
@@ -163,6 +181,7 @@ impl Waiting {
         self.writable.store(readiness.writable, Ordering::Relaxed);
         self.ended.store(readiness.ended, Ordering::Relaxed);
         self.broken.store(readiness.broken, Ordering::Relaxed);
+        self.gone.store(readiness.gone, Ordering::Relaxed);
     }
 
     /// Has the task woken once when there is what it waits for.
@@ -185,7 +204,7 @@ impl Waiting {
         };
         let to_read = is_waited_for(&self.reader, news.readable);
         let to_write = is_waited_for(&self.writer, news.writable);
-        let the_end = is_waited_for(&self.looker, news.ended || news.broken);
+        let the_end = is_waited_for(&self.looker, news.ended || news.gone);
         if (to_read || to_write || the_end)
             && let Some(waker) = self.waker.get()
         {
@@ -327,10 +346,10 @@ impl<S> Watched<S> {
         self.poll_try(cx, Way::Out, |source, _| write(source))
     }
 
-    /// Whether the other end says nothing more, or the stream is broken.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Readiness { ended, broken, .. } = self.waiting.readiness();
-        if ended || broken {
+    /// Whether the other end has left in this way. A task waits for one of them at a time.
+    pub(crate) fn poll_left(&self, cx: &mut Context<'_>, how: Leave) -> Poll<()> {
+        let Readiness { ended, gone, .. } = self.waiting.readiness();
+        if gone || (ended && how == Leave::Ended) {
             return Poll::Ready(());
         }
         self.waiting.wait(&self.waiting.looker, cx);

@@ -75,6 +75,7 @@ impl Future for Exchange<'_> {
 fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step<'_> {
     let (mut head, body) = request.into_parts();
     let is_upgrade = upgrade::is_asked(&head);
+    connection.is_upgrade.store(is_upgrade, Ordering::Relaxed);
     let act = if is_upgrade {
         Act::Upgrade
     } else {
@@ -145,6 +146,7 @@ fn give<'a>(
             shard.send(Command::Request { id, block, reply });
         }
     });
+    connection.unended.store(id.get(), Ordering::Relaxed);
     let request::Parts {
         method,
         mut headers,
@@ -379,6 +381,7 @@ impl<'a> Waiting<'a> {
 
     fn answered(&mut self) {
         self.answered = true;
+        self.connection.unended.store(0, Ordering::Relaxed);
     }
 }
 

@@ -1,9 +1,8 @@
-//! The stream under hyper, which sees bytes come and go, the one timer of a connection, and who looks for its end where
+//! The stream under hyper, which sees bytes come and go, the one timer of a connection, and who looks for its end while
 //! hyper does not.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
 use super::deadlines::{Deadlines, Overdue, Progress};
-use crate::transport::Transport;
+use crate::transport::{Leave, Look, Transport};
 
 /// Notes for the connection's deadlines what the peer does.
 pub(super) struct Timed<'a> {
@@ -49,10 +48,7 @@ impl AsyncRead for Timed<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.transport).poll_read(cx, buffer);
-        let is_awaited = &self.connection.is_awaited;
-        is_awaited.store(result.is_pending(), Ordering::Relaxed);
-        let result = ready!(result);
+        let result = ready!(Pin::new(&mut self.transport).poll_read(cx, buffer));
         if buffer.filled().len() > before {
             self.connection.progress.received();
         }
@@ -140,32 +136,37 @@ impl Alarm {
     }
 }
 
-/// Notices that the peer has gone while its request waits for an answer. hyper does so by reading, but it reads nothing
-/// more once it has bytes that are not of that request.
+/// Notices that the peer leaves while its request waits for an answer. hyper reads nothing more then.
 pub(super) struct Departure<'a> {
     transport: &'a Transport,
-    /// Made when it is needed first, which most connections never do.
-    ended: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    look: Look,
+    has_ended: bool,
 }
 
 impl<'a> Departure<'a> {
     pub(super) fn new(transport: &'a Transport) -> Self {
         Self {
             transport,
-            ended: None,
+            look: Look::default(),
+            has_ended: false,
         }
     }
 
-    /// To be polled behind hyper, and no more once it is ready.
+    /// Ready when there is nobody to answer. A peer that has only ended its side is: its worker is told, and what it
+    /// answers goes out. To be polled behind hyper, and no more once it is ready.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
-        if connection.is_awaited.load(Ordering::Relaxed) || !connection.progress.is_handling() {
+        if !connection.progress.is_handling() {
             return Poll::Pending;
         }
-        let transport = self.transport;
-        let ended = self
-            .ended
-            .get_or_insert_with(|| Box::pin(transport.ended()));
-        ended.as_mut().poll(cx)
+        if !self.has_ended {
+            let look = &mut self.look;
+            ready!(self.transport.poll_left(cx, Leave::Ended, look));
+            self.has_ended = true;
+        }
+        if connection.has_ended() {
+            return Poll::Ready(());
+        }
+        self.transport.poll_left(cx, Leave::Gone, &mut self.look)
     }
 }
 
