@@ -238,6 +238,10 @@ const BAD_REQUESTS = {
     bytes: `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${2n ** 62n}\r\n\r\n`,
     status: 413,
   },
+  'a body of more bytes than fit 64 bits': {
+    bytes: `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${2n ** 64n}\r\n\r\n`,
+    status: 413,
+  },
   'chunks over the limit': {
     bytes: `POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${`64\r\n${'x'.repeat(100)}\r\n`.repeat(11)}`,
     status: 413,

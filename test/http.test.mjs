@@ -53,6 +53,13 @@ test('the parts of the URL', async (t) => {
   });
   assert.deepEqual(await parts('/?', 'PURGE'), { method: 'PURGE', url: '/?', path: '/', search: '?', query: '' });
   assert.deepEqual((await parts('//double//slash')).path, '//double//slash');
+  assert.deepEqual(await parts('/"<`>{|}\\^?q={"a":"<b>`"}', 'PURGE'), {
+    method: 'PURGE',
+    url: '/"<`>{|}\\^?q={"a":"<b>`"}',
+    path: '/"<`>{|}\\^',
+    search: '?q={"a":"<b>`"}',
+    query: 'q={"a":"<b>`"}',
+  });
 });
 
 test('a method is what was sent, also if it looks like a known one', async (t) => {

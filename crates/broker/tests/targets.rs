@@ -3,7 +3,8 @@
 mod support;
 
 use support::{
-    Answer, BOTH, Client, Context, Seen, Server, handshake, options, response, serve_addresses,
+    Answer, BOTH, Client, Context, Random, Seen, Server, handshake, options, response, seed,
+    serve_addresses,
 };
 use wsbroker_engine::{Acceptance, ListenOptions, UpgradeDecision};
 
@@ -242,6 +243,168 @@ fn a_length_beside_chunks_ends_the_connection() {
             let answer = client.answer();
             assert_eq!(answer.header("connection"), Some("close"), "{framings}");
             client.end();
+        }
+    }
+    server.finish();
+}
+
+#[test]
+fn a_length_beyond_the_limit_is_too_large_however_many_digits_it_has() {
+    let server = serve(options());
+    let lengths = ["99999999", "9999999999999999999", "18446744073709551613"];
+    let huge = [
+        "18446744073709551614",
+        "18446744073709551615",
+        "18446744073709551616",
+    ];
+    let endless = "9".repeat(5000);
+    for length in lengths.iter().chain(&huge).chain([&endless.as_str()]) {
+        for method in ["GET", "POST"] {
+            let request =
+                format!("{method} / HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+            assert_eq!(refused(&server, &request).status, 413, "{method} {length}");
+        }
+    }
+    for length in [
+        "-1",
+        "+1",
+        "1, 2",
+        "0x10",
+        "1e3",
+        "",
+        "99999999999999999999, 1",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        assert_eq!(refused(&server, &request).status, 400, "{length:?}");
+    }
+    let zeros =
+        "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 000000000000000000000001\r\n\r\nx";
+    assert_eq!(seen(&server, zeros), r#"POST ["test"] /"#);
+    server.finish();
+}
+
+/// Everything that Node's client sends as it is.
+const PRINTABLE: &str = "!$%&'()*+,-./09:;<=>@AZ[\\]^_`az{|}~\"";
+
+#[test]
+fn a_path_and_a_query_are_told_as_they_came() {
+    let server = serve(options());
+    let mut client = server.connect();
+    for target in [
+        format!("/{PRINTABLE}?{PRINTABLE}?{PRINTABLE}"),
+        r#"/?q={"a":["<b>`"]}"#.to_owned(),
+        "/<\u{e9}>?\"\u{e9}\"".to_owned(),
+        "/?\"".to_owned(),
+        format!("/?{}", "<".repeat(20_000)),
+    ] {
+        let told = format!("GET [\"test\"] {target}");
+        assert_eq!(client.request(&get(&target)).text(), told);
+        // A body, however it is framed, does not hide where the next head begins.
+        let length = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\n<\"x";
+        assert_eq!(client.request(length).status, 200);
+        assert_eq!(client.request(&get(&target)).text(), told);
+        let chunks = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\"<\r\n0\r\n\r\n";
+        assert_eq!(client.request(chunks).status, 200);
+        assert_eq!(client.request(&get(&target)).text(), told);
+        let whole = get(&target);
+        let (half, rest) = whole.split_at(8);
+        client.send(half);
+        client.send(rest);
+        assert_eq!(client.answer().text(), told);
+    }
+    client.send(handshake("/?\"<`>\"", ""));
+    client.upgraded();
+    let url = server.journal.wait("the upgrade", |events| {
+        events.iter().find_map(|event| match event {
+            Seen::Upgrade(_, head) => Some(head.url.clone()),
+            _ => None,
+        })
+    });
+    assert_eq!(url, "/?\"<`>\"");
+    drop(client);
+    server.finish();
+}
+
+#[test]
+fn a_body_is_handed_on_as_it_came_whatever_it_looks_like() {
+    let server = Server::start(options(), BOTH, |context, event| {
+        if let Seen::Request(id, head) = event {
+            context.broker.respond(*id, response(200, &[], &head.body));
+        }
+    });
+    let body = "GET /\"<`> HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n";
+    let length = body.len();
+    let mut client = server.connect();
+    for head in [
+        format!("Content-Length: {length}\r\n\r\n{body}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
+    ] {
+        for method in ["GET", "POST"] {
+            let request = format!("{method} / HTTP/1.1\r\nHost: test\r\n{head}");
+            assert_eq!(client.request(&request).text(), body);
+            for cut in [20, request.len() - length, request.len() - 20] {
+                let (half, rest) = request.split_at(cut);
+                client.send(half);
+                client.send(rest);
+                assert_eq!(client.answer().text(), body);
+            }
+        }
+    }
+    server.finish();
+}
+
+/// Bodies that look like heads, and heads that begin anywhere in what is read together.
+#[test]
+fn nothing_of_a_request_changes_however_its_bytes_are_cut() {
+    let seed = seed();
+    let mut random = Random::new(seed);
+    let server = Server::start(options(), BOTH, |context, event| {
+        if let Seen::Request(id, head) = event {
+            let said = [head.url.as_bytes(), b" ", &head.body].concat();
+            context.broker.respond(*id, response(200, &[], &said));
+        }
+    });
+    let pieces = [
+        "GET /\"<`> HTTP/1.1",
+        "\r\n",
+        "\n",
+        "\r\n\r\n",
+        "content-length: 99999999999999999999\r\n",
+        "POST /",
+        "x",
+        "\"",
+    ];
+    for _ in 0..50 {
+        let mut client = server.connect();
+        let mut sent = String::new();
+        let mut told = Vec::new();
+        for n in 0..=random.below(10) {
+            let body: String = (0..random.below(8))
+                .map(|_| pieces[random.below(pieces.len())])
+                .collect();
+            let length = body.len();
+            let method = ["GET", "POST"][random.below(2)];
+            sent += &match random.below(3) {
+                0 => format!("{method} /{n} HTTP/1.1\r\nhost: a\r\n"),
+                1 => format!("{method} /{n} HTTP/1.1\nhost: a\n"),
+                _ => format!("{method} /{n} HTTP/1.1\r\nx: \"<\"\r\nhost: a\r\n"),
+            };
+            sent += &match random.below(3) {
+                0 if length > 0 => {
+                    format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n")
+                }
+                _ => format!("content-length: {length}\r\n\r\n{body}"),
+            };
+            told.push(format!("/{n} {body}"));
+        }
+        let mut rest = sent.as_bytes();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(random.below(rest.len()) + 1);
+            client.send(now);
+            rest = later;
+        }
+        for expected in told {
+            assert_eq!(client.answer().text(), expected, "seed {seed}: {sent:?}");
         }
     }
     server.finish();

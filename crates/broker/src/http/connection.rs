@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::admission::charge_unparsed;
+use super::amend::Hidden;
 use super::answer::AnswerSlot;
 use super::deadlines::{Deadlines, Overdue, Progress};
 use super::exchange::exchange;
@@ -58,6 +59,8 @@ pub(super) struct Connection {
     pub(super) unended: AtomicU64,
     /// It is an upgrade that is handled.
     pub(super) is_upgrade: AtomicBool,
+    /// What hyper is not shown of a target.
+    pub(super) hidden: Hidden,
     /// An answer went out before its request had been read to the end.
     pub(super) cut_short: AtomicBool,
     /// Filled by the exchange that answers 101.
@@ -155,6 +158,7 @@ async fn serve_http(
         refusal: admission.refusal(),
         unended: AtomicU64::new(0),
         is_upgrade: AtomicBool::new(false),
+        hidden: Hidden::default(),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
         answer: AnswerSlot::new(waker),

@@ -17,6 +17,7 @@ use hyper::body::{Body, Frame, Incoming};
 use tokio::sync::oneshot;
 
 use super::admission::{Asker, admit};
+use super::amend::RawTarget;
 use super::answer::Reply;
 use super::connection::{Connection, Upgraded};
 use super::origin::OriginCheckup;
@@ -76,6 +77,9 @@ fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step<'_> {
     let (mut head, body) = request.into_parts();
     let is_upgrade = upgrade::is_asked(&head);
     connection.is_upgrade.store(is_upgrade, Ordering::Relaxed);
+    if let Some(raw) = connection.hidden.take(head.uri.path_and_query()) {
+        head.extensions.insert(raw);
+    }
     let act = if is_upgrade {
         Act::Upgrade
     } else {
@@ -348,7 +352,10 @@ fn with_unpacked<R>(
     } else {
         Cow::Owned(asker.address.to_string())
     };
-    let url = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let url = match head.extensions.get() {
+        Some(RawTarget(url)) => url,
+        None => head.uri.path_and_query().map_or("/", PathAndQuery::as_str),
+    };
     use_request(Unpacked::new(Parts {
         method: head.method.as_str(),
         url,

@@ -5,6 +5,7 @@
 //! a one-shot.
 
 pub(crate) mod admission;
+mod amend;
 pub(crate) mod answer;
 pub(crate) mod connection;
 mod deadlines;

@@ -8,14 +8,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::amend::Heads;
 use super::connection::Connection;
 use super::deadlines::{Deadlines, Overdue, Progress};
 use crate::transport::{Leave, Look, Transport};
 
-/// Notes for the connection's deadlines what the peer does.
+/// Notes for the connection's deadlines what the peer does, and amends its heads.
 pub(super) struct Timed<'a> {
     transport: &'a Transport,
     connection: &'a Connection,
+    heads: Heads,
     /// The last write was refused.
     is_blocked: bool,
 }
@@ -25,6 +27,7 @@ impl<'a> Timed<'a> {
         Self {
             transport,
             connection,
+            heads: Heads::new(),
             is_blocked: false,
         }
     }
@@ -49,8 +52,15 @@ impl AsyncRead for Timed<'_> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.transport).poll_read(cx, buffer));
-        if buffer.filled().len() > before {
-            self.connection.progress.received();
+        let bytes = &mut buffer.filled_mut()[before..];
+        if !bytes.is_empty() {
+            let Connection {
+                progress, hidden, ..
+            } = self.connection;
+            let expects_head = progress.expects_head();
+            self.heads
+                .read(bytes, expects_head, progress.body(), hidden);
+            progress.received();
         }
         Poll::Ready(result)
     }
