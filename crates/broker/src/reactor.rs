@@ -45,8 +45,6 @@ pub(crate) struct Readiness {
     /// The other end says nothing more. What it has said may still have to be read.
     pub(crate) ended: bool,
     pub(crate) broken: bool,
-    /// Nobody reads what is written: it is broken, or both sides of it have been ended.
-    pub(crate) gone: bool,
 }
 
 impl Readiness {
@@ -56,7 +54,6 @@ impl Readiness {
         writable: true,
         ended: false,
         broken: false,
-        gone: false,
     };
 
     fn told_by(event: &Event) -> Self {
@@ -67,7 +64,6 @@ impl Readiness {
             writable: event.is_writable() || event.is_write_closed() || broken,
             ended,
             broken,
-            gone: broken || event.is_write_closed(),
         }
     }
 
@@ -77,7 +73,6 @@ impl Readiness {
         self.writable |= news.writable;
         self.ended |= news.ended;
         self.broken |= news.broken;
-        self.gone |= news.gone;
     }
 
     /// What came of a read into `room` bytes.
@@ -142,6 +137,7 @@ struct Waiting {
     writable: AtomicBool,
     ended: AtomicBool,
     broken: AtomicBool,
+    /// Nobody reads what is written: it is broken, or both sides of it have been ended.
     gone: AtomicBool,
     /// What is waited for: to read, to write, an end alone.
     reader: AtomicBool,
@@ -158,7 +154,7 @@ impl Waiting {
             writable: readiness.writable.into(),
             ended: readiness.ended.into(),
             broken: readiness.broken.into(),
-            gone: readiness.gone.into(),
+            gone: false.into(),
             reader: false.into(),
             writer: false.into(),
             looker: false.into(),
@@ -172,7 +168,6 @@ impl Waiting {
             writable: self.writable.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
             broken: self.broken.load(Ordering::Relaxed),
-            gone: self.gone.load(Ordering::Relaxed),
         }
     }
 
@@ -181,7 +176,6 @@ impl Waiting {
         self.writable.store(readiness.writable, Ordering::Relaxed);
         self.ended.store(readiness.ended, Ordering::Relaxed);
         self.broken.store(readiness.broken, Ordering::Relaxed);
-        self.gone.store(readiness.gone, Ordering::Relaxed);
     }
 
     /// Has the task woken once when there is what it waits for.
@@ -191,10 +185,13 @@ impl Waiting {
         what.store(true, Ordering::Relaxed);
     }
 
-    fn tell(&self, news: Readiness) {
+    fn tell(&self, news: Readiness, is_gone: bool) {
         let mut readiness = self.readiness();
         readiness.add(news);
         self.note(readiness);
+        if is_gone {
+            self.gone.store(true, Ordering::Relaxed);
+        }
         let is_waited_for = |what: &AtomicBool, is_there: bool| {
             let is_it = is_there && what.load(Ordering::Relaxed);
             if is_it {
@@ -204,7 +201,7 @@ impl Waiting {
         };
         let to_read = is_waited_for(&self.reader, news.readable);
         let to_write = is_waited_for(&self.writer, news.writable);
-        let the_end = is_waited_for(&self.looker, news.ended || news.gone);
+        let the_end = is_waited_for(&self.looker, news.ended || is_gone);
         if (to_read || to_write || the_end)
             && let Some(waker) = self.waker.get()
         {
@@ -264,7 +261,9 @@ impl Sources {
             let readiness = Readiness::told_by(event);
             match &slot.target {
                 Target::Socket(key) => news.push((*key, readiness)),
-                Target::Task(waiting) => waiting.tell(readiness),
+                Target::Task(waiting) => {
+                    waiting.tell(readiness, readiness.broken || event.is_write_closed());
+                }
             }
         }
     }
@@ -348,8 +347,8 @@ impl<S> Watched<S> {
 
     /// Whether the other end has left in this way. A task waits for one of them at a time.
     pub(crate) fn poll_left(&self, cx: &mut Context<'_>, how: Leave) -> Poll<()> {
-        let Readiness { ended, gone, .. } = self.waiting.readiness();
-        if gone || (ended && how == Leave::Ended) {
+        let is_gone = self.waiting.gone.load(Ordering::Relaxed);
+        if is_gone || (how == Leave::Ended && self.waiting.readiness().ended) {
             return Poll::Ready(());
         }
         self.waiting.wait(&self.waiting.looker, cx);

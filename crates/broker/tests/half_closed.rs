@@ -2,11 +2,18 @@
 
 mod support;
 
+#[cfg(unix)]
+use std::io::{Read, Write};
+#[cfg(unix)]
+use std::net::Shutdown;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use support::{
-    Answer, BOTH, Client, Context, HTTP, ManualWorker, SOCKETS, Seen, Server, assert_nothing_left,
-    at_once, broker, eventually, handshake, listen, options, response, stop, tell_address,
+    Answer, BOTH, Client, Context, DEADLINE, HTTP, ManualWorker, SOCKETS, Seen, Server,
+    assert_nothing_left, at_once, broker, eventually, handshake, listen, options, response, stop,
+    tell_address,
 };
 use wsbroker_engine::{ListenOptions, RequestId};
 
@@ -292,5 +299,32 @@ fn a_connection_that_waits_for_its_next_request_ends_with_its_client() {
     assert_eq!(client.get("/").status, 200);
     client.shutdown();
     client.end();
+    server.finish();
+}
+
+/// Here the end of one side and that of both are told apart; the latter is tested with those who leave.
+#[cfg(unix)]
+#[test]
+fn whoever_ends_its_side_of_a_unix_socket_is_answered_too() {
+    let path = std::env::temp_dir().join(format!("wsbroker-half-{}.sock", std::process::id()));
+    let server = serve(options());
+    let bind = format!("unix:{}", path.display());
+    let bind = bind.parse().expect("an address");
+    let listener = server
+        .broker
+        .listen(ListenOptions::new(bind))
+        .expect("a free path");
+    let mut stream = UnixStream::connect(&path).expect("the server listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    stream.write_all(get("/hold").as_bytes()).expect("sent");
+    stream.shutdown(Shutdown::Write).expect("shut");
+    let id = held(&server, 0);
+    aborted(&server, id);
+    eventually("it waits", || server.broker.stats().pending_requests == 1);
+    server.broker.respond(id, response(200, &[], b"late"));
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.ends_with("\r\n\r\nlate"), "{answer}");
+    stop(&listener, at_once());
     server.finish();
 }
