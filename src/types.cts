@@ -334,7 +334,10 @@ export interface StopSummary {
 export interface HttpRequest {
   /** `'GET'`, `'POST'` … */
   readonly method: string;
-  /** Path and query as they came, for example `'/rooms/7?since=12'`. */
+  /**
+   * Path and query as they came, for example `'/rooms/7?since=12'`, or `'*'` of an `OPTIONS`. Of a request for a whole URL
+   * they are that URL's, whose host is then in `headers.host`.
+   */
   readonly url: string;
   /** The URL up to its `?`. Nothing is decoded in it. */
   readonly path: string;
@@ -360,8 +363,9 @@ export interface HttpRequest {
    */
   readonly protocol: string | undefined;
   /**
-   * Aborts when the client goes away before it got its answer. A client that ends its own side of the connection, and
-   * would still read, counts as one that goes away: the two cannot be told apart.
+   * Aborts when the client goes away before it got its answer. One that only ends its own side of the connection and reads
+   * on, as `nc -N` does, cannot be told from one that goes away, so the signal aborts for it too; but what the handler
+   * answers is sent all the same. An upgrade is over with it.
    */
   readonly signal: AbortSignal;
 }
@@ -379,7 +383,7 @@ export interface HttpResponse {
    * without a `content-type` gets `text/plain; charset=utf-8`.
    */
   headers?: Readonly<Record<string, string | readonly string[] | number | undefined>>;
-  /** A string goes out as UTF-8. A 204 or 304 has no body whatever is given. */
+  /** A string goes out as UTF-8. A 204, 205 or 304 has no body whatever is given. */
   body?: Data | null;
 }
 

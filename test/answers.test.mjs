@@ -41,6 +41,13 @@ function proxied(t, headers, options) {
 const ANSWERS = [
   [400, 'the request is malformed', (t) => answerTo(t, serve(t), 'rubbish\r\n\r\n')],
   [400, 'it has not exactly one `Host`', (t) => answerTo(t, serve(t), 'GET / HTTP/1.1\r\n\r\n')],
+  [400, 'its `Host` is no host', (t) => answerTo(t, serve(t), 'GET / HTTP/1.1\r\nHost: a b\r\n\r\n')],
+  [
+    400,
+    'its target is neither a path nor a whole `http` URL',
+    (t) => answerTo(t, serve(t), 'GET admin HTTP/1.1\r\nHost: x\r\n\r\n'),
+  ],
+  [400, 'its target is `*` and it is no `OPTIONS`', (t) => answerTo(t, serve(t), 'GET * HTTP/1.1\r\nHost: x\r\n\r\n')],
   [400, 'its body is broken', (t) => answerTo(t, serve(t), `${POST}Transfer-Encoding: chunked\r\n\r\nxyz\r\n`)],
   [
     400,
@@ -141,6 +148,12 @@ const ANSWERS = [
         t,
         serve(t, { handleSocketUpgrade: () => ({ channels: ['a', 'b'] }) }, { limits: { channelsPerSocket: 1 } }),
       ),
+  ],
+  [501, 'the request is a `CONNECT`', (t) => answerTo(t, serve(t), 'CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n')],
+  [
+    501,
+    'its body is coded in another way than `chunked`',
+    (t) => answerTo(t, serve(t), `${POST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`),
   ],
   [
     503,

@@ -221,12 +221,25 @@ const BAD_REQUESTS = {
     bytes: 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n',
     status: 400,
   },
+  'a tunnel': { bytes: 'CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n', status: 501 },
+  'a target without a slash': { bytes: 'GET admin HTTP/1.1\r\nHost: x\r\n\r\n', status: 400 },
+  'a star that is no OPTIONS': { bytes: 'GET * HTTP/1.1\r\nHost: x\r\n\r\n', status: 400 },
+  'a URL with a user': { bytes: 'GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n', status: 400 },
+  'a host that is none': { bytes: 'GET / HTTP/1.1\r\nHost: a b\r\n\r\n', status: 400 },
+  'a body that is coded twice': {
+    bytes: 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n',
+    status: 501,
+  },
   'a body over the limit': {
     bytes: `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${LIMIT + 1}\r\n\r\n${'x'.repeat(LIMIT + 1)}`,
     status: 413,
   },
   'a body over the limit, of which nothing came': {
     bytes: `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${2n ** 62n}\r\n\r\n`,
+    status: 413,
+  },
+  'a body of more bytes than fit 64 bits': {
+    bytes: `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${2n ** 64n}\r\n\r\n`,
     status: 413,
   },
   'chunks over the limit': {

@@ -93,6 +93,16 @@ impl Readiness {
     }
 }
 
+/// How the other end leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It says nothing more. Whether it still reads TCP does not tell: to close a socket and to end its own side alone send
+    /// the same.
+    Ended,
+    /// It does not read any more either.
+    Gone,
+}
+
 /// Everything that one shard watches.
 pub(crate) struct Sources {
     registry: Registry,
@@ -127,7 +137,9 @@ struct Waiting {
     writable: AtomicBool,
     ended: AtomicBool,
     broken: AtomicBool,
-    /// What is waited for: to read, to write, the end alone.
+    /// Nobody reads what is written: it is broken, or both sides of it have been ended.
+    gone: AtomicBool,
+    /// What is waited for: to read, to write, an end alone.
     reader: AtomicBool,
     writer: AtomicBool,
     looker: AtomicBool,
@@ -142,6 +154,7 @@ impl Waiting {
             writable: readiness.writable.into(),
             ended: readiness.ended.into(),
             broken: readiness.broken.into(),
+            gone: false.into(),
             reader: false.into(),
             writer: false.into(),
             looker: false.into(),
@@ -172,10 +185,13 @@ impl Waiting {
         what.store(true, Ordering::Relaxed);
     }
 
-    fn tell(&self, news: Readiness) {
+    fn tell(&self, news: Readiness, is_gone: bool) {
         let mut readiness = self.readiness();
         readiness.add(news);
         self.note(readiness);
+        if is_gone {
+            self.gone.store(true, Ordering::Relaxed);
+        }
         let is_waited_for = |what: &AtomicBool, is_there: bool| {
             let is_it = is_there && what.load(Ordering::Relaxed);
             if is_it {
@@ -185,7 +201,7 @@ impl Waiting {
         };
         let to_read = is_waited_for(&self.reader, news.readable);
         let to_write = is_waited_for(&self.writer, news.writable);
-        let the_end = is_waited_for(&self.looker, news.ended || news.broken);
+        let the_end = is_waited_for(&self.looker, news.ended || is_gone);
         if (to_read || to_write || the_end)
             && let Some(waker) = self.waker.get()
         {
@@ -245,7 +261,9 @@ impl Sources {
             let readiness = Readiness::told_by(event);
             match &slot.target {
                 Target::Socket(key) => news.push((*key, readiness)),
-                Target::Task(waiting) => waiting.tell(readiness),
+                Target::Task(waiting) => {
+                    waiting.tell(readiness, readiness.broken || event.is_write_closed());
+                }
             }
         }
     }
@@ -327,10 +345,10 @@ impl<S> Watched<S> {
         self.poll_try(cx, Way::Out, |source, _| write(source))
     }
 
-    /// Whether the other end says nothing more, or the stream is broken.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Readiness { ended, broken, .. } = self.waiting.readiness();
-        if ended || broken {
+    /// Whether the other end has left in this way. A task waits for one of them at a time.
+    pub(crate) fn poll_left(&self, cx: &mut Context<'_>, how: Leave) -> Poll<()> {
+        let is_gone = self.waiting.gone.load(Ordering::Relaxed);
+        if is_gone || (how == Leave::Ended && self.waiting.readiness().ended) {
             return Poll::Ready(());
         }
         self.waiting.wait(&self.waiting.looker, cx);

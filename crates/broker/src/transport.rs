@@ -16,6 +16,7 @@ use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(crate) use crate::reactor::Leave;
 use crate::reactor::{Readiness, Sources, Watch, Watched};
 
 /// A connected stream, known to no reactor.
@@ -220,29 +221,37 @@ impl Transport {
         }
     }
 
-    /// Waits until the peer has ended its side, or the connection is broken, whatever is still to be read before that.
-    pub(crate) async fn ended(&self) {
+    /// Whether the peer has left in this way, whatever is still to be read before that. `look` is kept from one call to the
+    /// next.
+    #[cfg_attr(unix, expect(unused_variables, reason = "the system tells"))]
+    pub(crate) fn poll_left(&self, cx: &mut Context<'_>, how: Leave, look: &mut Look) -> Poll<()> {
         #[cfg(unix)]
-        std::future::poll_fn(|cx| self.0.poll_ended(cx)).await;
+        return self.0.poll_left(cx, how);
         #[cfg(not(unix))]
-        self.ended_by_looking().await;
+        return self.poll_left_by_looking(cx, how, look);
     }
 
     /// The same where the system tells of the end only those who have read all that came before: it is looked at every now
     /// and then.
     #[cfg(any(test, not(unix)))]
-    async fn ended_by_looking(&self) {
+    fn poll_left_by_looking(&self, cx: &mut Context<'_>, how: Leave, look: &mut Look) -> Poll<()> {
+        if self.0.poll_left(cx, how).is_ready() {
+            return Poll::Ready(());
+        }
+        let timer = look
+            .0
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
         loop {
-            let told = std::future::poll_fn(|cx| self.0.poll_ended(cx));
-            if tokio::time::timeout(LOOK, told).await.is_ok() {
-                return;
-            }
+            ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(tokio::time::Instant::now() + LOOK);
             // A reset is told to those who read, and what was read is only known to be gone once asked for.
             if let Stream::Tcp(stream) = &self.0.source {
                 match stream.peek(&mut [0]) {
-                    Ok(length) if length > 0 => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    _ => return,
+                    Ok(0) if how == Leave::Ended => return Poll::Ready(()),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                        return Poll::Ready(());
+                    }
+                    _ => {}
                 }
             }
         }
@@ -261,6 +270,10 @@ impl Transport {
 /// to look at a list of pieces than a copy takes.
 const JOINED: usize = 2048;
 
+/// When a connection was looked at last whose end has to be looked for.
+#[derive(Default)]
+pub(crate) struct Look(#[cfg(any(test, not(unix)))] Option<Pin<Box<tokio::time::Sleep>>>);
+
 /// How soon an end is noticed at the latest where it has to be looked for.
 #[cfg(any(test, not(unix)))]
 const LOOK: Duration = Duration::from_secs(1);
@@ -273,7 +286,7 @@ thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
 }
 
-/// Shared, for somebody else may wait for its [end](Transport::ended) meanwhile.
+/// Shared, for somebody else may wait for its [end](Transport::poll_left) meanwhile.
 impl AsyncRead for &Transport {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -374,8 +387,12 @@ mod tests {
             for looking in [false, true] {
                 let mut reactor = Reactor::new().expect("a descriptor");
                 let (transport, peer) = pair(&mut reactor).await;
-                let mut told = pin!(transport.ended());
-                let mut looked = pin!(transport.ended_by_looking());
+                let mut look = Look::default();
+                let how = if resets { Leave::Gone } else { Leave::Ended };
+                let mut told = pin!(poll_fn(|cx| transport.0.poll_left(cx, how)));
+                let mut looked = pin!(poll_fn(
+                    |cx| transport.poll_left_by_looking(cx, how, &mut look)
+                ));
                 assert!(is_pending(told.as_mut()).await);
                 assert!(is_pending(looked.as_mut()).await);
                 if resets {
@@ -432,7 +449,12 @@ mod tests {
     async fn what_is_read_while_somebody_waits_for_the_end_is_whole() {
         let mut reactor = Reactor::new().expect("a descriptor");
         let (transport, mut peer) = pair(&mut reactor).await;
-        let mut ended = pin!(transport.ended());
+        let mut look = Look::default();
+        let mut ended = pin!(poll_fn(|cx| transport.poll_left(
+            cx,
+            Leave::Ended,
+            &mut look
+        )));
         let mut stream = &transport;
         for _ in 0..100 {
             assert!(is_pending(ended.as_mut()).await);

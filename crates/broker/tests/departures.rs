@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use support::{
     BOTH, Client, Seen, Server, assert_nothing_left, at_once, channel, eventually, handshake,
-    masked, options, serve_addresses, stop, tell_address,
+    masked, options, response, serve_addresses, stop, tell_address,
 };
 use wsbroker_engine::codec::Opcode;
 use wsbroker_engine::{
@@ -42,21 +42,28 @@ fn upgrade(event: &Seen) -> Option<RequestId> {
     }
 }
 
-/// Waits until a request waits, and then, after its client has gone, until it does not.
-fn assert_noticed(server: &Server, what: &str, leave: impl FnOnce()) {
+/// Waits until a request waits, and then, after its client has left, until it does not. One that is no upgrade, and whose
+/// client has sent no reset, is answered first: that client may still read.
+fn assert_noticed(server: &Server, what: &str, resets: bool, leave: impl FnOnce()) {
     let is_aborted = |id| move |events: &[Seen]| events.contains(&Seen::Abort(id)).then_some(());
-    let held = server.journal.wait("the worker has it", |events| {
+    let (held, is_upgrade) = server.journal.wait("the worker has it", |events| {
+        let is_held = |id, url: &str| url == "/hold" && !events.contains(&Seen::Abort(id));
         events.iter().find_map(|event| match event {
-            Seen::Request(id, head) | Seen::Upgrade(id, head)
-                if head.url == "/hold" && !events.contains(&Seen::Abort(*id)) =>
-            {
-                Some(*id)
-            }
+            Seen::Request(id, head) if is_held(*id, &head.url) => Some((*id, false)),
+            Seen::Upgrade(id, head) if is_held(*id, &head.url) => Some((*id, true)),
             _ => None,
         })
     });
     leave();
     server.journal.wait(what, is_aborted(held));
+    if !is_upgrade && !resets {
+        assert_eq!(server.broker.stats().pending_requests, 1, "{what}");
+        assert!(
+            server
+                .broker
+                .respond(held, response(200, &[], b"to nobody"))
+        );
+    }
     eventually("nothing waits", || {
         server.broker.stats().pending_requests == 0
     });
@@ -98,7 +105,7 @@ fn whoever_leaves_is_noticed_whatever_came_behind_the_request() {
                         pour(&client, behind.saturating_sub(1000));
                     }
                     let what = format!("{behind} bytes, apart: {apart}, a reset: {resets}");
-                    assert_noticed(&server, &what, || {
+                    assert_noticed(&server, &what, resets, || {
                         if resets {
                             client.reset();
                         } else {
@@ -123,7 +130,7 @@ fn what_was_pipelined_is_served_and_its_last_request_noticed_when_its_client_lea
     for _ in 0..2 {
         assert_eq!(client.answer().status, 200);
     }
-    assert_noticed(&server, "the abort", || drop(client));
+    assert_noticed(&server, "the abort", false, || drop(client));
     server.finish();
 }
 

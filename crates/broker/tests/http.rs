@@ -305,8 +305,18 @@ fn a_client_that_goes_away_aborts_its_request() {
             false => drop(client),
         }
         eventually("the abort event", || aborts(&server.journal).len() == held);
+        if !reset {
+            // It may have ended its side alone, and read on.
+            let id = aborts(&server.journal)[held - 1];
+            assert!(
+                server
+                    .broker
+                    .respond(id, response(200, &[], b"all the same"))
+            );
+        }
+        eventually("none waits", || server.broker.stats().pending_requests == 0);
     }
-    eventually("none waits", || server.broker.stats().pending_requests == 0);
+    assert_eq!(server.broker.stats().dropped.late_responses, 0);
     server.finish();
 }
 
@@ -321,7 +331,7 @@ fn a_retired_worker_may_still_answer_and_leaves_nothing_when_its_client_goes() {
     goes.send("GET /goes HTTP/1.1\r\nHost: test\r\n\r\n");
     worker.wait_request();
     worker.worker.retire(&[]);
-    drop(goes);
+    goes.reset();
     eventually("only one waits", || broker.stats().pending_requests == 1);
     broker.respond(id, response(200, &[], b"finished"));
     assert_eq!(stays.answer().text(), "finished");

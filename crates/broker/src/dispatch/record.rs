@@ -102,7 +102,8 @@ pub enum Event<'a> {
         /// Its content.
         block: RequestBlock<'a>,
     },
-    /// The client of a request went away before its answer.
+    /// The client of a request went away before its answer, or ended its side of the connection: the two cannot be told apart.
+    /// It may still be answered.
     Abort {
         /// The request.
         request: RequestId,

@@ -16,6 +16,8 @@ pub(super) struct AnswerSlot {
     answer: Mutex<Option<Answer>>,
     /// Spares the connection a lock for each look.
     is_there: AtomicBool,
+    /// The worker that has the request has been told that its client leaves.
+    is_aborted: AtomicBool,
     /// Of the connection's task.
     waker: Waker,
 }
@@ -26,6 +28,7 @@ impl AnswerSlot {
         Self {
             answer: Mutex::new(None),
             is_there: AtomicBool::new(false),
+            is_aborted: AtomicBool::new(false),
             waker,
         }
     }
@@ -55,15 +58,23 @@ pub(crate) struct Reply(Option<Arc<Connection>>);
 
 impl Reply {
     pub(super) fn new(to: &Arc<Connection>) -> Self {
+        to.answer.is_aborted.store(false, Ordering::Relaxed);
         Self(Some(Arc::clone(to)))
     }
 
     pub(crate) fn listener(&self) -> &ListenerShared {
-        let connection = self
-            .0
-            .as_ref()
-            .expect("taken by `send` and `drop`, which end it");
-        &connection.listener
+        &self.connection().listener
+    }
+
+    /// Whether the worker that has the request is still to be told that its client leaves. It is told by whoever asks.
+    pub(crate) fn abort(&self) -> bool {
+        let is_aborted = &self.connection().answer.is_aborted;
+        !is_aborted.swap(true, Ordering::Relaxed)
+    }
+
+    fn connection(&self) -> &Connection {
+        let connection = self.0.as_ref();
+        connection.expect("taken by `send` and `drop`, which end it")
     }
 
     /// Nobody needs it where the connection has gone at this moment.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,12 +19,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::admission::charge_unparsed;
+use super::amend::Hidden;
 use super::answer::AnswerSlot;
 use super::deadlines::{Deadlines, Overdue, Progress};
 use super::exchange::exchange;
 use super::opening::proxy_header;
 use super::timed::{Alarm, Departure, Timed};
 use crate::client::ClientAddress;
+use crate::id::RequestId;
 use crate::limits::clients::ClientConnection;
 use crate::listener::{Admission, Handshake, ListenerShared, StopPhase, TooManyConnections};
 use crate::shard::ShardHandle;
@@ -53,8 +55,12 @@ pub(super) struct Connection {
     pub(super) remote_address: String,
     /// It is one connection too many: nothing is served on it.
     pub(super) refusal: Option<TooManyConnections>,
-    /// hyper has found nothing to read and is told when something comes.
-    pub(super) is_awaited: AtomicBool,
+    /// The request that a worker has and does not know to be its client's last word; 0: none.
+    pub(super) unended: AtomicU64,
+    /// It is an upgrade that is handled.
+    pub(super) is_upgrade: AtomicBool,
+    /// What hyper is not shown of a target.
+    pub(super) hidden: Hidden,
     /// An answer went out before its request had been read to the end.
     pub(super) cut_short: AtomicBool,
     /// Filled by the exchange that answers 101.
@@ -73,12 +79,23 @@ pub(super) struct Upgraded {
     pub(super) connection: Option<ClientConnection>,
 }
 
+impl Connection {
+    /// The client says nothing more behind the request that is handled. Whether that is of no use any more: a socket needs
+    /// both sides.
+    pub(super) fn has_ended(&self) -> bool {
+        if let Some(id) = RequestId::new(self.unended.swap(0, Ordering::Relaxed)) {
+            self.shard.send(Command::ClientEnded(id));
+        }
+        self.is_upgrade.load(Ordering::Relaxed)
+    }
+}
+
 /// How a connection came to its end.
 enum End {
     /// hyper is done with it, or it has become a WebSocket.
     Done(hyper::Result<()>),
     Overdue(Overdue),
-    /// Its peer has gone while it waited for an answer.
+    /// Its peer has gone while it waited for an answer, or has ended its side of what was to be a socket.
     Gone,
     /// Its peer has been banned.
     Banned,
@@ -139,7 +156,9 @@ async fn serve_http(
         peer,
         remote_address: peer.to_string(),
         refusal: admission.refusal(),
-        is_awaited: AtomicBool::new(false),
+        unended: AtomicU64::new(0),
+        is_upgrade: AtomicBool::new(false),
+        hidden: Hidden::default(),
         cut_short: AtomicBool::new(false),
         upgraded: Mutex::new(None),
         answer: AnswerSlot::new(waker),
@@ -150,6 +169,7 @@ async fn serve_http(
     let options = &listener.options;
     let mut http = http1::Builder::new()
         .header_read_timeout(None) // ours are the `Deadlines`
+        .half_close(true) // whoever says nothing more may still read: see `Departure`
         .max_header_size(options.max_header_size)
         .max_headers(options.max_headers)
         .max_buf_size(READ_AHEAD.max(options.max_header_size))

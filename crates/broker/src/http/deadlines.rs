@@ -98,12 +98,12 @@ impl Progress {
 
     /// The head is complete.
     pub(super) fn head_ended(&self) {
+        self.body.store(0, Ordering::Relaxed);
         self.enter(Stage::Handler);
     }
 
     /// There is a body, and its end has not come.
     pub(super) fn body_began(&self) {
-        self.body.store(0, Ordering::Relaxed);
         self.enter(Stage::Body);
     }
 
@@ -149,6 +149,16 @@ impl Progress {
         if what == Overdue::Body {
             self.go_on_as(Stage::LateBody);
         }
+    }
+
+    /// How much of the body has come, of the request whose head was read last.
+    pub(super) fn body(&self) -> u64 {
+        self.body.load(Ordering::Relaxed)
+    }
+
+    /// Whether what comes next is a head, or more of one.
+    pub(super) fn expects_head(&self) -> bool {
+        matches!(self.stage(), Stage::Idle | Stage::FirstHead | Stage::Head)
     }
 
     /// Whether a request has been read and has no answer yet.
@@ -267,7 +277,7 @@ impl Deadlines {
     }
 
     fn time_for_body(&self, of: &Progress) -> Duration {
-        let bytes = of.body.load(Ordering::Relaxed);
+        let bytes = of.body();
         match self.min_body_rate {
             Some(rate) => self.body_timeout.min(time_of(bytes, rate).max(BODY_GRACE)),
             None => self.body_timeout,

@@ -10,17 +10,19 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, Method, Request, StatusCode, Version, request};
+use http::header::CONTENT_LENGTH;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, StatusCode, request};
 use hyper::body::{Body, Frame, Incoming};
 use tokio::sync::oneshot;
 
 use super::admission::{Asker, admit};
+use super::amend::RawTarget;
 use super::answer::Reply;
 use super::connection::{Connection, Upgraded};
 use super::origin::OriginCheckup;
 use super::response::{HttpResponse, Response, ResponseError, closing};
-use super::upgrade;
+use super::{target, upgrade};
 use crate::dispatch::request_block::{Parts, Unpacked, set_protocol};
 use crate::id::RequestId;
 use crate::limits::clients::Act;
@@ -40,6 +42,12 @@ enum Step<'a> {
     Given(Given<'a>),
     /// It takes more than that, or less. `Send` as the task of the connection is.
     Other(Pin<Box<dyn Future<Output = HttpResponse> + Send + 'a>>),
+}
+
+impl Step<'_> {
+    fn answer(response: HttpResponse) -> Self {
+        Self::Other(Box::pin(ready(response)))
+    }
 }
 
 /// Answers one request; whatever goes wrong has a status. A request without a body is given to its worker by the call:
@@ -66,53 +74,42 @@ impl Future for Exchange<'_> {
 }
 
 fn begin(connection: &Arc<Connection>, request: Request<Incoming>) -> Step<'_> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let is_upgrade = upgrade::is_asked(&head);
+    connection.is_upgrade.store(is_upgrade, Ordering::Relaxed);
+    if let Some(raw) = connection.hidden.take(head.uri.path_and_query()) {
+        head.extensions.insert(raw);
+    }
     let act = if is_upgrade {
         Act::Upgrade
     } else {
         Act::Request
     };
-    let refusal = match admit(connection, &head, act) {
+    let asker = match admit(connection, &head, act) {
+        Ok(asker) => asker,
         Err(refusal) if body.is_end_stream() && connection.refusal.is_none() => {
             // It has been read to its end, so the connection can go on: it may be a proxy's.
-            refusal.into_http(&head.method)
+            return Step::answer(refusal.into_http(&head.method));
         }
-        Err(refusal) => refuse(connection, &head.method, refusal),
-        Ok(_) if !names_its_host(&head) => {
-            let text = "exactly one Host header is needed\n";
-            let refusal = Response::plain(StatusCode::BAD_REQUEST, text);
-            refuse(connection, &head.method, refusal)
-        }
-        Ok(asker) if is_upgrade => {
-            return Step::Other(Box::pin(async move {
-                upgrade_socket(connection, &head, asker).await
-            }));
-        }
-        Ok(asker) if body.is_end_stream() => {
-            return Step::Given(give(connection, head, &[], &asker));
-        }
-        Ok(asker) => {
-            return Step::Other(Box::pin(async move {
-                match collect(connection, &head, body).await {
-                    Ok(body) => give(connection, head, &body, &asker).await,
-                    Err(refusal) => refuse(connection, &head.method, refusal),
-                }
-            }));
-        }
+        Err(refusal) => return Step::answer(refuse(connection, &head.method, refusal)),
     };
-    Step::Other(Box::pin(ready(refusal)))
-}
-
-/// RFC 9112 section 3.2: servers that disagree about the host of a request can be played against each other.
-fn names_its_host(head: &request::Parts) -> bool {
-    // A walk through all of them takes less than to look one up.
-    let hosts = head
-        .headers
-        .iter()
-        .filter(|(name, _)| **name == HOST)
-        .count();
-    hosts == 1 || (hosts == 0 && head.version < Version::HTTP_11)
+    if let Err(refusal) = target::settle(&mut head) {
+        return Step::answer(refuse(connection, &head.method, refusal));
+    }
+    if is_upgrade {
+        return Step::Other(Box::pin(async move {
+            upgrade_socket(connection, &head, asker).await
+        }));
+    }
+    if body.is_end_stream() {
+        return Step::Given(give(connection, head, &[], &asker));
+    }
+    Step::Other(Box::pin(async move {
+        match collect(connection, &head, body).await {
+            Ok(body) => give(connection, head, &body, &asker).await,
+            Err(refusal) => refuse(connection, &head.method, refusal),
+        }
+    }))
 }
 
 /// Answers before the request has been read to its end, and ends the connection with it.
@@ -153,6 +150,7 @@ fn give<'a>(
             shard.send(Command::Request { id, block, reply });
         }
     });
+    connection.unended.store(id.get(), Ordering::Relaxed);
     let request::Parts {
         method,
         mut headers,
@@ -354,10 +352,9 @@ fn with_unpacked<R>(
     } else {
         Cow::Owned(asker.address.to_string())
     };
-    // hyper keeps the target in parsed form; an absolute one (RFC 9112 section 3.2.2) is reduced to path and query.
-    let url = match head.uri.path_and_query() {
-        Some(target) => target.as_str(),
-        None => "*",
+    let url = match head.extensions.get() {
+        Some(RawTarget(url)) => url,
+        None => head.uri.path_and_query().map_or("/", PathAndQuery::as_str),
     };
     use_request(Unpacked::new(Parts {
         method: head.method.as_str(),
@@ -391,6 +388,7 @@ impl<'a> Waiting<'a> {
 
     fn answered(&mut self) {
         self.answered = true;
+        self.connection.unended.store(0, Ordering::Relaxed);
     }
 }
 

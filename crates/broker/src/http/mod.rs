@@ -5,6 +5,7 @@
 //! a one-shot.
 
 pub(crate) mod admission;
+mod amend;
 pub(crate) mod answer;
 pub(crate) mod connection;
 mod deadlines;
@@ -13,5 +14,6 @@ mod opening;
 pub(crate) mod origin;
 pub(crate) mod response;
 pub(crate) mod subprotocol;
+mod target;
 mod timed;
 pub(crate) mod upgrade;

@@ -24,9 +24,9 @@ pub struct Response {
     /// 200 to 599.
     pub status: u16,
     /// Names and values. `content-length` and `transfer-encoding` follow from the body and are left out; on an answer
-    /// to `HEAD` a `content-length` is kept.
+    /// to `HEAD` a `content-length` is kept, if it is a number.
     pub headers: Vec<(Bytes, Bytes)>,
-    /// The whole body.
+    /// The whole body; left out where the status has none: 204, 205, 304.
     pub body: Bytes,
 }
 
@@ -223,12 +223,42 @@ impl Answer {
             Self::Packed(packed) => (packed.status, packed.unpack(&mut map, method)?),
         };
         let status = status_code(status)?;
-        let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        let mut response = HttpResponse::new(Full::new(if bodiless { Bytes::new() } else { body }));
+        // hyper takes a length from a body that it has, and sends none of it in answer to `HEAD`.
+        let keeps_length = *method == Method::HEAD && keeps_length(&mut map, status);
+        let is_content = has_content(status) && !keeps_length;
+        let body = if is_content { body } else { Bytes::new() };
+        let mut response = HttpResponse::new(Full::new(body));
         *response.status_mut() = status;
         *response.headers_mut() = map;
         Ok(response)
     }
+}
+
+/// What has none has none whatever a handler gives (RFC 9110 section 15).
+fn has_content(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
+/// Whether an answer to `HEAD` says by its handler's header how long the content would be: once, as a number, and where
+/// there may be such a header (RFC 9110 section 8.6). Otherwise the header goes.
+fn keeps_length(map: &mut HeaderMap, status: StatusCode) -> bool {
+    let mut lengths = map.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| {
+        !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
+    };
+    let is_sound = match (lengths.next(), lengths.next()) {
+        (Some(length), None) => is_number(length),
+        _ => false,
+    };
+    let may_say = has_content(status) || status == StatusCode::NOT_MODIFIED;
+    if is_sound && may_say {
+        return true;
+    }
+    map.remove(CONTENT_LENGTH);
+    false
 }
 
 fn status_code(status: u16) -> Result<StatusCode, ResponseError> {
@@ -356,7 +386,7 @@ mod tests {
             "x-latin1\nJos\u{e9}\n",
         ] {
             for method in [Method::GET, Method::HEAD] {
-                for status in [200, 204, 304, 600] {
+                for status in [200, 204, 205, 304, 600] {
                     let bytes = [packed.as_bytes(), b"body"].concat();
                     let packed = PackedResponse::new(status, &bytes, packed.len());
                     let whole = Response::from(packed.clone());
@@ -369,8 +399,8 @@ mod tests {
                     assert!(!one.1.contains_key(TRANSFER_ENCODING));
                     let keeps_length =
                         method == Method::HEAD && bytes.starts_with(b"content-length");
-                    let is_sent = one.0.as_u16() == status;
-                    assert_eq!(one.1.contains_key(CONTENT_LENGTH), keeps_length && is_sent);
+                    let may_say = [200, 304].contains(&one.0.as_u16());
+                    assert_eq!(one.1.contains_key(CONTENT_LENGTH), keeps_length && may_say);
                 }
             }
         }

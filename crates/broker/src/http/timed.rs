@@ -1,23 +1,24 @@
-//! The stream under hyper, which sees bytes come and go, the one timer of a connection, and who looks for its end where
+//! The stream under hyper, which sees bytes come and go, the one timer of a connection, and who looks for its end while
 //! hyper does not.
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::amend::Heads;
 use super::connection::Connection;
 use super::deadlines::{Deadlines, Overdue, Progress};
-use crate::transport::Transport;
+use crate::transport::{Leave, Look, Transport};
 
-/// Notes for the connection's deadlines what the peer does.
+/// Notes for the connection's deadlines what the peer does, and amends its heads.
 pub(super) struct Timed<'a> {
     transport: &'a Transport,
     connection: &'a Connection,
+    heads: Heads,
     /// The last write was refused.
     is_blocked: bool,
 }
@@ -27,6 +28,7 @@ impl<'a> Timed<'a> {
         Self {
             transport,
             connection,
+            heads: Heads::new(),
             is_blocked: false,
         }
     }
@@ -50,12 +52,16 @@ impl AsyncRead for Timed<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.transport).poll_read(cx, buffer);
-        let is_awaited = &self.connection.is_awaited;
-        is_awaited.store(result.is_pending(), Ordering::Relaxed);
-        let result = ready!(result);
-        if buffer.filled().len() > before {
-            self.connection.progress.received();
+        let result = ready!(Pin::new(&mut self.transport).poll_read(cx, buffer));
+        let bytes = &mut buffer.filled_mut()[before..];
+        if !bytes.is_empty() {
+            let Connection {
+                progress, hidden, ..
+            } = self.connection;
+            let expects_head = progress.expects_head();
+            self.heads
+                .read(bytes, expects_head, progress.body(), hidden);
+            progress.received();
         }
         Poll::Ready(result)
     }
@@ -142,32 +148,37 @@ impl Alarm {
     }
 }
 
-/// Notices that the peer has gone while its request waits for an answer. hyper does so by reading, but it reads nothing
-/// more once it has bytes that are not of that request.
+/// Notices that the peer leaves while its request waits for an answer. hyper reads nothing more then.
 pub(super) struct Departure<'a> {
     transport: &'a Transport,
-    /// Made when it is needed first, which most connections never do.
-    ended: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    look: Look,
+    has_ended: bool,
 }
 
 impl<'a> Departure<'a> {
     pub(super) fn new(transport: &'a Transport) -> Self {
         Self {
             transport,
-            ended: None,
+            look: Look::default(),
+            has_ended: false,
         }
     }
 
-    /// To be polled behind hyper, and no more once it is ready.
+    /// Ready when there is nobody to answer. A peer that has only ended its side is: its worker is told, and what it
+    /// answers goes out. To be polled behind hyper, and no more once it is ready.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
-        if connection.is_awaited.load(Ordering::Relaxed) || !connection.progress.is_handling() {
+        if !connection.progress.is_handling() {
             return Poll::Pending;
         }
-        let transport = self.transport;
-        let ended = self
-            .ended
-            .get_or_insert_with(|| Box::pin(transport.ended()));
-        ended.as_mut().poll(cx)
+        if !self.has_ended {
+            let look = &mut self.look;
+            ready!(self.transport.poll_left(cx, Leave::Ended, look));
+            self.has_ended = true;
+        }
+        if connection.has_ended() {
+            return Poll::Ready(());
+        }
+        self.transport.poll_left(cx, Leave::Gone, &mut self.look)
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) enum Command {
         request: RequestId,
         verdict: OriginVerdict,
     },
+    /// The client of a request says nothing more; it may still read.
+    ClientEnded(RequestId),
     /// The client of a request is gone.
     ClientGone(RequestId),
     /// A connection has ended; what it told before comes first.

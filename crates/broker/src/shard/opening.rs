@@ -34,6 +34,10 @@ impl Shard {
         mut acceptance: Acceptance,
         reply: oneshot::Sender<UpgradeReply>,
     ) {
+        if reply.is_closed() {
+            // Its client has gone. The place would only be given back, and perhaps after the last word of its connection.
+            return;
+        }
         if terms.listener.is_stopping() {
             let text = "the server is stopping\n";
             let refusal = Response::plain(StatusCode::SERVICE_UNAVAILABLE, text);

@@ -244,6 +244,14 @@ impl Shard {
         }
     }
 
+    /// Whether the client waits for the answer nobody knows. Its worker is told, and may answer all the same.
+    pub(super) fn client_ended(&mut self, id: RequestId) {
+        if let Some(pending) = self.requests.remove(&id) {
+            self.tell_abort(&pending, id);
+            self.requests.insert(id, pending);
+        }
+    }
+
     pub(super) fn client_gone(&mut self, id: RequestId) {
         if let Some(pending) = self.requests.remove(&id) {
             self.tell_abort(&pending, id);
@@ -260,9 +268,12 @@ impl Shard {
         pending.refuse(Response::plain(StatusCode::GATEWAY_TIMEOUT, text));
     }
 
-    /// Nobody waits for the answer any more. A worker that has left takes no more batches, but it may still be handling
-    /// the request.
+    /// Nobody waits for the answer any more, as far as one can tell, which the worker is told once. One that has left takes
+    /// no more batches, but it may still be handling the request.
     fn tell_abort(&mut self, pending: &Pending, id: RequestId) {
+        if matches!(&pending.kind, Kind::Request(reply) if !reply.abort()) {
+            return;
+        }
         let Some(worker) = &pending.worker else {
             return; // no worker has heard of it
         };

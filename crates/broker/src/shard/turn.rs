@@ -219,6 +219,7 @@ impl Shard {
                 None => self.upgrade(id, block, terms, reply, self.now),
             },
             Command::JudgeOrigin { request, verdict } => self.judge_origin(request, verdict),
+            Command::ClientEnded(id) => self.client_ended(id),
             Command::ClientGone(id) => self.client_gone(id),
             Command::Disconnected(admission) => self.departed.push(admission),
             Command::Respond { id, response } => self.respond(id, (*response).into()),
