@@ -37,7 +37,7 @@ pub struct Listener {
     core: Arc<Core>,
 }
 
-/// How to stop.
+/// How to stop. A time may be as long as one likes; one without an end is no deadline at all.
 #[derive(Clone, Debug)]
 pub struct StopOptions {
     /// How long sockets and requests may take to end by themselves.
