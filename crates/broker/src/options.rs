@@ -367,7 +367,8 @@ mod tests {
 
     #[test]
     fn a_time_without_an_end_is_refused_wherever_it_stands() {
-        let times: [(&str, fn(&mut ListenOptions) -> &mut Duration); 9] = [
+        type Field = fn(&mut ListenOptions) -> &mut Duration;
+        let times: [(&str, Field); 9] = [
             ("headerTimeout", |o| &mut o.header_timeout),
             ("bodyTimeout", |o| &mut o.body_timeout),
             ("requestTimeout", |o| &mut o.request_timeout),

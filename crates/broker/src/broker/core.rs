@@ -45,7 +45,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(options: BrokerOptions) -> Self {
+    pub(crate) fn new(options: BrokerOptions) -> Self {
         Self {
             options,
             registry: Registry::new(),
@@ -118,13 +118,17 @@ impl Core {
         Ok((cores / 2).clamp(1, RequestId::MAX_SHARDS))
     }
 
-    /// Notes a new listener; how many there were before.
-    pub(crate) fn listener_started(&self, shortest_deadline: Duration) -> usize {
+    /// How many listeners there were before this one, which may still fail.
+    pub(crate) fn number_listener(&self) -> usize {
+        self.listeners_started.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Notes a new listener.
+    pub(crate) fn listener_started(&self, shortest_deadline: Duration) {
         let deadline = u64::try_from(shortest_deadline.as_millis()).unwrap_or(u64::MAX);
         self.shortest_deadline
             .fetch_min(deadline, Ordering::Relaxed);
         self.counters.listeners.fetch_add(1, Ordering::Relaxed);
-        self.listeners_started.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn listener_stopped(&self) {

@@ -64,8 +64,9 @@ impl Broker {
         }
         self.core.check_io_threads(options.io_threads)?;
         let bound = listener::bind(&options.bind)?;
+        let address = bound.address()?;
         let shards = self.core.start_shards(options.io_threads)?;
-        listener::start(bound, options, shards, &self.core)
+        listener::start(bound, address, options, shards, &self.core)
     }
 
     #[cfg(any(test, feature = "bench", feature = "fuzzing"))]

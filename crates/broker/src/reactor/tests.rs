@@ -220,3 +220,12 @@ fn a_short_read_has_taken_all_but_the_end() {
     readiness.note_write(&Err(io::ErrorKind::WouldBlock.into()));
     assert!(!readiness.writable);
 }
+
+#[test]
+fn the_thread_of_a_reactor_ends_with_it() {
+    let reactor = threaded::Reactor::new().expect("a descriptor");
+    let fetched = reactor.fetched();
+    assert_eq!(fetched.strong_count(), 2, "the thread has it too");
+    drop(reactor);
+    assert_eq!(fetched.strong_count(), 0);
+}

@@ -19,7 +19,7 @@ use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::{RequestId, SocketId};
 use crate::listener::{
-    Admission, Bound, ConnectionGuard, Handshake, ListenerGuard, ListenerShared,
+    Admission, ConnectionGuard, Handshake, ListenerGuard, ListenerShared, Listening,
 };
 use crate::message::SmallFrame;
 use crate::registry::SocketEntry;
@@ -28,7 +28,10 @@ use crate::transport::{Stream, Transport};
 /// One thing to do, in the order it was asked for.
 pub(crate) enum Command {
     /// Accept connections of this listener, and deal them to the shards.
-    Listen { bound: Bound, guard: ListenerGuard },
+    Listen {
+        listening: Listening,
+        guard: ListenerGuard,
+    },
     /// Serve this connection.
     Connect {
         stream: Stream,

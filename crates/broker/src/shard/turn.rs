@@ -181,10 +181,9 @@ impl Shard {
     /// `next` are those behind this command. `bytes` begins with what belongs to it, if it has something there.
     fn obey(&mut self, command: Command, next: &mut Drain<'_, Command>, bytes: &mut &[u8]) {
         match command {
-            Command::Listen { bound, guard } => {
+            Command::Listen { listening, guard } => {
                 let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
-                let sources = Arc::clone(self.reactor.sources());
-                tokio::spawn(listener::accept(bound, guard, core, here, sources));
+                tokio::spawn(listener::accept(guard, listening, core, here));
             }
             Command::Connect {
                 stream,
