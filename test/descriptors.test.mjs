@@ -29,3 +29,28 @@ test('a start that gets too few descriptors fails, and the next one that needs f
   const stdout = ['true', failed, failed, failed, 'served'].join('\n');
   assert.equal(await runsTo({ stdout }, program, { WSBROKER_IO_THREADS: undefined }, { descriptors: 64 }), '');
 });
+
+/** Has more clients than descriptors twice, and is served when they have gone. */
+const CROWDED = `
+  const { connect } = await import('node:net');
+  const { setTimeout: wait } = await import('node:timers/promises');
+  const { registerWorkerThread, start, stats } = await import('wsbroker');
+  registerWorkerThread({ handleHttpRequest: () => ({ body: 'served' }) });
+  const server = start({ bind: '127.0.0.1:0', ioThreads: 1 });
+  for (let n = 0; n < 2; n++) {
+    const before = stats().acceptErrors;
+    const clients = Array.from({ length: 30 }, () => connect(server.address.port, '127.0.0.1').on('error', () => {}));
+    while (stats().acceptErrors === before) await wait(1);
+    for (const client of clients) client.destroy();
+    const answer = await fetch('http://127.0.0.1:' + server.address.port, { headers: { connection: 'close' } });
+    console.log(await answer.text());
+  }
+  await server.stop();`;
+
+test('connections that cannot be accepted are counted and told once', { skip }, async () => {
+  const stdout = 'served\nserved';
+  const unset = { WSBROKER_LOG: undefined };
+  const log = await runsTo({ stdout }, CROWDED, unset, { descriptors: 64 });
+  assert.match(log, /^\S+ ERROR wsbroker_engine\S* connections cannot be accepted .*acceptErrors.*open files.*\n$/);
+  assert.equal(await runsTo({ stdout }, CROWDED, { WSBROKER_LOG: 'off' }, { descriptors: 64 }), '');
+});

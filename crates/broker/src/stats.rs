@@ -19,6 +19,8 @@ pub struct Stats {
     pub listeners: u64,
     /// I/O threads.
     pub io_threads: u64,
+    /// Times that a connection could not be accepted, for want of descriptors or memory. It waits in the kernel meanwhile.
+    pub accept_errors: u64,
     /// Sockets opened.
     pub opened: u64,
     /// Sockets closed.

@@ -14,7 +14,7 @@ use crate::dispatch::roster::Roster;
 use crate::error::StartError;
 use crate::id::{RequestId, SocketId};
 use crate::limits::entrance::Entrance;
-use crate::listener::ListenerShared;
+use crate::listener::{AcceptFailures, ListenerShared};
 use crate::message::Frames;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
@@ -31,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) roster: Roster,
     pub(crate) counters: CallCounters,
     pub(crate) entrance: Arc<Entrance>,
+    pub(crate) accept_failures: AcceptFailures,
     /// The listeners that have been started, until one is found to be gone. Held to go through them; nothing is locked
     /// under it but what wakes their connections.
     listeners: Mutex<Vec<Weak<ListenerShared>>>,
@@ -53,6 +54,7 @@ impl Core {
             roster: Roster::new(),
             counters: CallCounters::default(),
             entrance: Entrance::new(),
+            accept_failures: AcceptFailures::default(),
             listeners: Mutex::default(),
             is_alert: AtomicBool::new(false),
             shards: OnceLock::new(),
@@ -299,6 +301,7 @@ impl Core {
             subscriptions: self.channels.subscriptions() as u64,
             listeners: self.counters.listeners.load(Ordering::Relaxed),
             io_threads: self.shards().len() as u64,
+            accept_errors: self.accept_failures.count(),
             workers: self.roster.stats(),
             ..Stats::default()
         };

@@ -71,7 +71,7 @@ pub(crate) async fn accept(
             Ok(()) => {}
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for the moment");
+                core.accept_failures.note(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

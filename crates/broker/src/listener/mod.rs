@@ -23,11 +23,13 @@ use crate::shard::inbox::Command;
 mod accept;
 mod admission;
 mod bind;
+mod failures;
 mod handshakes;
 
 pub(crate) use accept::{Listening, accept};
 pub(crate) use admission::{Admission, ConnectionGuard, ListenerGuard, TooManyConnections};
 pub(crate) use bind::{Bound, bind};
+pub(crate) use failures::AcceptFailures;
 pub(crate) use handshakes::Handshake;
 
 /// A running listener. Dropping it does not stop it.

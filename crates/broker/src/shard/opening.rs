@@ -44,7 +44,7 @@ impl Shard {
             && distinct(&acceptance.channels) > most as usize
         {
             // To let it in without some of its channels would be to lose messages that nobody misses.
-            tracing::error!(
+            tracing::warn!(
                 limit = most,
                 "an upgrade was accepted with more channels than a socket may be in"
             );

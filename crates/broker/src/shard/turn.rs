@@ -194,7 +194,7 @@ impl Shard {
                     let handle = Arc::clone(&self.handle);
                     connection::spawn(transport, peer, handle, admission);
                 }
-                Err(error) => tracing::warn!(%error, "a connection could not be registered"),
+                Err(error) => self.core.accept_failures.note(&error),
             },
             Command::Request { id, block, reply } => self.request(id, &block, reply),
             Command::RequestCopied { id, length, reply } => {
