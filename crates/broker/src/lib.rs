@@ -73,6 +73,7 @@ mod reactor;
 mod registry;
 mod route;
 mod shard;
+mod shrink;
 pub mod stats;
 mod transport;
 

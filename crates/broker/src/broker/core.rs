@@ -170,6 +170,15 @@ impl Core {
         });
     }
 
+    /// A worker that has left is no longer busy with a socket, whose events wait in `holding`.
+    pub(crate) fn release(&self, socket: SocketId, holding: Arc<WorkerQueue>) {
+        match self.registry.find(socket) {
+            Some(entry) => entry.home.send(Command::Released(holding)),
+            // It has closed, and its last events are with the shard that had it.
+            None => self.tell_shards(|| Command::Released(Arc::clone(&holding))),
+        }
+    }
+
     /// Takes room for a frame; what does not fit is counted, and the listener's policy is carried out.
     pub(crate) fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
         match entry.reserve(bytes) {

@@ -128,6 +128,8 @@ pub(crate) enum Command {
         worker: Arc<WorkerQueue>,
         ended: bool,
     },
+    /// The socket whose events wait here gets a worker again.
+    Released(Arc<WorkerQueue>),
     /// Close all sockets of a listener that is being stopped.
     StopListener {
         listener: Arc<ListenerShared>,

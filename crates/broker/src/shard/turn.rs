@@ -76,6 +76,8 @@ pub(super) struct Shard {
     again: VecDeque<u32>,
     /// Sockets that are not read because their worker is full, by worker.
     pub(super) parked: HashMap<u32, Parked>,
+    /// The socket whose events wait in a queue of its own, by that queue: a worker that has left is busy with it.
+    pub(super) held_back: HashMap<u32, u32>,
     /// Sockets whose worker has room again, and of which there was news before.
     pub(super) unparked: VecDeque<u32>,
     /// What keeps stops waiting of the sockets that have gone; released when their last events are handed over.
@@ -113,6 +115,7 @@ impl Shard {
             news: Vec::new(),
             again: VecDeque::new(),
             parked: HashMap::new(),
+            held_back: HashMap::new(),
             unparked: VecDeque::new(),
             departed: Vec::new(),
             now: 0,
@@ -254,6 +257,7 @@ impl Shard {
             Command::Rerouted(entry) => self.rerouted(&entry),
             Command::WorkerDrained(worker) => self.unpark(worker),
             Command::WorkerLeft { worker, ended } => self.worker_left(&worker, ended),
+            Command::Released(holding) => self.released(&holding),
             Command::StopListener {
                 listener,
                 code,
