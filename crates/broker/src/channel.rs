@@ -5,10 +5,11 @@
 //! members. So joining a channel of 100 000 while it is published to costs what joining an empty one costs.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{self, RandomState};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::vec;
 
 use parking_lot::Mutex;
 
@@ -404,14 +405,45 @@ impl ChannelSet {
             Self::Many(map) => map.values().map(|channel| channel.name.clone()).collect(),
         }
     }
+}
 
-    pub(crate) fn into_channels(self) -> Vec<Arc<Channel>> {
+/// The channels that a socket has been in, one by one: to make one list of many would take as long as to leave some.
+impl IntoIterator for ChannelSet {
+    type Item = Arc<Channel>;
+    type IntoIter = Left;
+
+    fn into_iter(self) -> Left {
         match self {
-            Self::Few(list) => list,
-            Self::Many(map) => map.into_values().collect(),
+            Self::Few(list) => Left::Few(list.into_iter()),
+            Self::Many(map) => Left::Many(map.into_iter()),
         }
     }
 }
+
+pub(crate) enum Left {
+    Few(vec::IntoIter<Arc<Channel>>),
+    Many(hash_map::IntoIter<usize, Arc<Channel>>),
+}
+
+impl Iterator for Left {
+    type Item = Arc<Channel>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Few(list) => list.next(),
+            Self::Many(map) => map.next().map(|(_, channel)| channel),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Few(list) => list.size_hint(),
+            Self::Many(map) => map.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for Left {}
 
 fn address(channel: &Arc<Channel>) -> usize {
     Arc::as_ptr(channel).addr()

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::channel::{Channel, ChannelSet};
+use crate::channel::ChannelSet;
 use crate::client::ClientAddress;
 use crate::codec::PerMessageDeflate;
 use crate::dispatch::batch::Origin;
@@ -215,9 +215,8 @@ impl SocketEntry {
     }
 
     /// The one transition from open to closed: the channels to leave for the one caller who made it.
-    fn close(&self) -> Option<Vec<Arc<Channel>>> {
-        let channels = self.shared.lock().channels.take()?;
-        Some(channels.into_channels())
+    fn close(&self) -> Option<ChannelSet> {
+        self.shared.lock().channels.take()
     }
 }
 
@@ -326,7 +325,7 @@ impl Registry {
 
     /// Takes a socket out: afterwards no call finds it. The channels it has to leave, for the one caller who
     /// closed it; `None` for everybody later.
-    pub(crate) fn remove(&self, entry: &SocketEntry) -> Option<Vec<Arc<Channel>>> {
+    pub(crate) fn remove(&self, entry: &SocketEntry) -> Option<ChannelSet> {
         let channels = entry.close()?;
         let removed = self.partition(entry.id).lock().remove(&entry.id);
         self.version.store(next_version(), Ordering::Release);

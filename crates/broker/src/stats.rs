@@ -197,6 +197,7 @@ impl ShardCounters {
 #[derive(Debug, Default)]
 pub(crate) struct CallCounters {
     pub(crate) slow_consumer: AtomicU64,
+    pub(crate) socket_closed: AtomicU64,
     pub(crate) messages_lost: AtomicU64,
     pub(crate) others_lost: AtomicU64,
     pub(crate) listeners: AtomicU64,

@@ -19,9 +19,14 @@ use crate::message::Frames;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
 use crate::registry::{Registry, Reservation, SocketEntry};
+use crate::shard::chores::Leaving;
 use crate::shard::inbox::{CloseBy, Command, Report};
 use crate::shard::{self, ShardHandle};
 use crate::stats::{CallCounters, Stats};
+
+/// So many channels a socket leaves in the moment in which it closes. To leave one takes some microseconds while somebody
+/// publishes to it.
+pub(crate) const LEFT_AT_ONCE: usize = 16;
 
 /// What the threads of a broker share.
 pub(crate) struct Core {
@@ -183,6 +188,11 @@ impl Core {
     pub(crate) fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
         match entry.reserve(bytes) {
             Reservation::Queued => true,
+            Reservation::Slow(_) if !entry.is_open() => {
+                // It has not left all of its channels yet.
+                self.counters.socket_closed.fetch_add(1, Ordering::Relaxed);
+                false
+            }
             Reservation::Slow(policy) => {
                 self.counters.slow_consumer.fetch_add(1, Ordering::Relaxed);
                 if policy == SlowConsumer::Close {
@@ -270,13 +280,19 @@ impl Core {
         true
     }
 
-    /// Takes a socket out of the registries; `true` for the one caller who did it.
+    /// Takes a socket out of the registries; `true` for the one caller who did it. Who is in many channels leaves most of them a
+    /// little later: neither the caller nor those who share the socket's thread wait for it.
     pub(crate) fn leave(&self, entry: &SocketEntry) -> bool {
         let Some(channels) = self.registry.remove(entry) else {
             return false;
         };
-        for channel in channels {
+        let mut channels = channels.into_iter();
+        for channel in channels.by_ref().take(LEFT_AT_ONCE) {
             self.channels.leave(&channel, entry.id);
+        }
+        if channels.len() > 0 {
+            let leaving = Leaving::new(entry, channels);
+            entry.home.send(Command::Leave(Box::new(leaving)));
         }
         true
     }
@@ -316,6 +332,7 @@ impl Core {
         };
         stats.limited = self.entrance.refusals.stats();
         stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
+        stats.dropped.socket_closed = self.counters.socket_closed.load(Ordering::Relaxed);
         stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
         stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);
         let calls = &self.counters;

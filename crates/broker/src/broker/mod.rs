@@ -24,6 +24,8 @@ use crate::stats::Stats;
 
 mod core;
 
+#[cfg(test)]
+pub(crate) use self::core::LEFT_AT_ONCE;
 pub(crate) use self::core::{Core, Publication};
 
 /// The environment variable that sets the number of I/O threads where the application does not.
@@ -273,7 +275,7 @@ impl Broker {
         entrance.bans.list(now, time)
     }
 
-    /// How many sockets are in a channel.
+    /// How many sockets are in a channel. One that has closed and was in many channels may be counted for some milliseconds.
     #[must_use]
     pub fn subscriber_count(&self, channel: &ChannelName) -> usize {
         self.core
@@ -288,6 +290,7 @@ impl Broker {
         self.core
             .members(channel)
             .iter()
+            .filter(|entry| entry.is_open())
             .map(|entry| entry.id)
             .collect()
     }

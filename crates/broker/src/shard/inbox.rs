@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::ShardHandle;
+use super::chores::Leaving;
 use super::routing::Relay;
 use crate::broker::Publication;
 use crate::channel::Snapshot;
@@ -115,6 +116,8 @@ pub(crate) enum Command {
         entry: Arc<SocketEntry>,
         by: CloseBy,
     },
+    /// Take a socket that has closed out of the rest of its channels.
+    Leave(Box<Leaving>),
     /// A worker has come to the close event of a failing socket, which has left the registries.
     CloseBegun(Arc<SocketEntry>),
     /// Stop or go on reading a socket.
@@ -310,6 +313,10 @@ pub(crate) struct Reserved(Option<Arc<SocketEntry>>);
 impl Reserved {
     pub(super) fn new(entry: Arc<SocketEntry>) -> Self {
         Self(Some(entry))
+    }
+
+    pub(super) fn entry(&self) -> &Arc<SocketEntry> {
+        self.0.as_ref().expect("only `into_entry` takes it")
     }
 
     pub(super) fn into_entry(mut self) -> Arc<SocketEntry> {

@@ -21,6 +21,7 @@ use crate::stats::{Counter, ShardCounters};
 mod alarm;
 #[cfg(feature = "bench")]
 pub mod bench;
+pub(crate) mod chores;
 mod closing;
 pub(crate) mod cork;
 mod departure;
@@ -131,6 +132,19 @@ impl ShardHandle {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn take_commands(&self) -> Vec<Command> {
         std::mem::take(&mut *self.inbox.lock()).commands
+    }
+
+    /// Does what it would do of sockets that have closed and were in many channels; the rest goes on waiting.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn finish_leavings(&self, core: &crate::broker::Core) {
+        let is_leaving = |command: &mut Command| matches!(command, Command::Leave(_));
+        let commands = &mut self.inbox.lock().commands;
+        let leavings: Vec<_> = commands.extract_if(.., is_leaving).collect();
+        for command in leavings {
+            if let Command::Leave(leaving) = command {
+                leaving.finish(core);
+            }
+        }
     }
 
     /// To be called on the shard's thread alone, which is where its connections are.

@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::ShardHandle;
 use super::alarm::Alarm;
+use super::chores::{Chore, Chores};
 use super::cork;
 use super::inbox::{Command, Inbox, next_frame};
 use super::large::LargeMessages;
@@ -89,6 +90,8 @@ pub(super) struct Shard {
     pub(super) sweep: super::sweep::Sweep,
     /// Sockets that are over a rate and not read for that.
     pub(super) paused: Paused,
+    /// What is done in pieces.
+    pub(super) chores: Chores,
     /// Goodbyes of listeners that are being stopped.
     pub(super) farewells: Vec<Farewell>,
     alarm: Alarm,
@@ -122,6 +125,7 @@ impl Shard {
             clock: 0,
             sweep: super::sweep::Sweep::default(),
             paused: Paused::default(),
+            chores: Chores::default(),
             farewells: Vec::new(),
             alarm: Alarm::new(),
         }
@@ -143,6 +147,7 @@ impl Shard {
         self.visit_ready(cx);
         let is_inflating = self.inflate_large();
         cork::uncork();
+        self.do_chores();
         let next_sweep = self.sweep_if_due();
         self.write_dirty();
         self.staging.hand_over(self.handle.index);
@@ -157,7 +162,8 @@ impl Shard {
             .set(self.paused.len() as u64);
         let next = [next_sweep, self.paused.next(), self.next_farewell()];
         self.alarm.set(next.into_iter().flatten().min(), cx);
-        if is_inflating || !self.again.is_empty() || !self.dirty.is_empty() {
+        let has_more = !self.again.is_empty() || !self.dirty.is_empty() || !self.chores.is_empty();
+        if is_inflating || has_more || self.has_farewells() {
             // Behind a look at the reactor: a wake-up would only be behind the tasks that are ready.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
@@ -252,6 +258,7 @@ impl Shard {
             Command::PublishCopied(first) => self.publish_copied(first, next, bytes),
             Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
+            Command::Leave(leaving) => self.begin(Chore::Leave(leaving)),
             Command::CloseBegun(entry) => self.close_begun(&entry),
             Command::Hold { entry, held } => self.hold(&entry, held),
             Command::Rerouted(entry) => self.rerouted(&entry),
