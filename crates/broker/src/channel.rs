@@ -16,9 +16,10 @@ use parking_lot::Mutex;
 use crate::id::SocketId;
 use crate::name::ChannelName;
 use crate::registry::{IdMap, SocketEntry};
+use crate::shrink;
 
 /// Members per chunk. Larger chunks cost a subscribe more when it meets a publish, smaller ones lengthen the list.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Up to this many members are searched one by one; beyond it an index tells a member's place.
 const INDEX_FROM: usize = 32;
@@ -40,7 +41,10 @@ impl std::fmt::Display for ChannelLimit {
 impl std::error::Error for ChannelLimit {}
 
 /// Members of one channel in one shard, as a publish sees them.
-pub(crate) type Snapshot = Arc<Vec<Arc<Vec<Arc<SocketEntry>>>>>;
+pub(crate) type Snapshot = Arc<Vec<Chunk>>;
+
+/// Some of them.
+pub(crate) type Chunk = Arc<Vec<Arc<SocketEntry>>>;
 
 /// A channel that has, or a moment ago had, subscribers.
 pub(crate) struct Channel {
@@ -88,6 +92,12 @@ impl Channel {
 
     pub(crate) fn len(&self) -> usize {
         self.members.lock().count
+    }
+
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        let members = self.members.lock();
+        members.index.as_ref().map_or(0, |index| index.capacity())
     }
 }
 
@@ -147,6 +157,7 @@ impl Members {
             if let Some(moved) = moved {
                 index.insert(moved, place);
             }
+            shrink::map(index);
         }
         // Half the threshold, so that a channel at the edge does not build its index again and again.
         if self.count < INDEX_FROM / 2 {
@@ -318,8 +329,15 @@ impl Channels {
         if members.count == 0 && !members.retired {
             members.retired = true;
             partition.remove(&channel.name);
+            shrink::map(&mut partition);
             self.channels.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        let partitions = self.partitions.iter();
+        partitions.map(|part| part.lock().capacity()).sum()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -395,7 +413,11 @@ impl ChannelSet {
                 }
                 None => false,
             },
-            Self::Many(map) => map.remove(&address(channel)).is_some(),
+            Self::Many(map) => {
+                let was_there = map.remove(&address(channel)).is_some();
+                shrink::map(map);
+                was_there
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::bans::Ban;
-use crate::channel::{ChannelLimit, Snapshot};
+use crate::channel::ChannelLimit;
 use crate::client::Cidr;
 use crate::dispatch::worker::{Interest, Worker, WorkerWaker};
 use crate::error::StartError;
@@ -130,23 +130,12 @@ impl Broker {
 
     /// Queues a message for every open socket; how many that were.
     pub fn broadcast(&self, message: &OutboundMessage<'_>) -> usize {
-        let mut by_shard: Vec<Vec<Arc<SocketEntry>>> = Vec::new();
-        for entry in self.core.registry.entries() {
-            let shard = usize::from(entry.home.index);
-            if by_shard.len() <= shard {
-                by_shard.resize_with(shard + 1, Vec::new);
-            }
-            by_shard[shard].push(entry);
-        }
         let mut frames = message.frames();
-        by_shard
+        self.core
+            .registry
+            .everybody()
             .into_iter()
-            .enumerate()
-            .filter(|(_, entries)| !entries.is_empty())
-            .map(|(shard, entries)| {
-                let everyone = Snapshot::new(vec![Arc::new(entries)]);
-                self.core.publish(shard as u16, everyone, &mut frames, None)
-            })
+            .map(|(shard, members)| self.core.publish(shard, members, &mut frames, None))
             .sum()
     }
 

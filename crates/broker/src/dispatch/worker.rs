@@ -87,6 +87,9 @@ impl Worker {
             let id = self.queue.id;
             self.core.tell_shards(|| Command::WorkerDrained(id));
         }
+        if batch.is_none() {
+            self.core.registry.forget_found();
+        }
         batch
     }
 

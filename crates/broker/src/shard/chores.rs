@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use super::inbox::{Reserved, UpgradeReply};
 use super::turn::{Shard, TIME_FOR_MORE};
 use crate::broker::Core;
-use crate::channel::Left;
+use crate::channel::{Chunk, Left};
 use crate::http::response::Acceptance;
 use crate::id::SocketId;
 use crate::listener::{ListenerGuard, ListenerShared};
 use crate::registry::SocketEntry;
+use crate::shrink;
 
 /// The most that a turn takes for chores, however long the others take. A fraction of what a client would notice.
 const LONGEST: Duration = Duration::from_micros(500);
@@ -35,6 +36,8 @@ pub(super) enum Chore {
     Leave(Box<Leaving>),
     Join(Box<Joining>),
     Cut(Cutting),
+    /// Lists that nobody needs any more are dropped.
+    Forget(Vec<Chunk>),
 }
 
 /// A socket that has closed leaves its channels.
@@ -72,6 +75,10 @@ pub(super) struct Chores {
 impl Chores {
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        shrink::queue(&mut self.list);
     }
 
     /// For how long the next pieces may be done: as long as everything else took since the last ones. So what comes does not
@@ -184,6 +191,7 @@ impl Shard {
             Chore::Leave(leaving) => leaving.go_on(&self.core),
             Chore::Join(joining) => joining.go_on(&self.core),
             Chore::Cut(cutting) => self.cut_some(cutting),
+            Chore::Forget(chunks) => chunks.pop().is_none(),
         }
     }
 

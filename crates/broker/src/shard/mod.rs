@@ -33,6 +33,7 @@ mod publishing;
 mod receive;
 mod requests;
 mod routing;
+mod shrinking;
 mod slice;
 mod socket;
 mod staging;

@@ -32,6 +32,7 @@ use crate::listener::{self, Admission};
 use crate::outbox::Runs;
 use crate::reactor::{Reactor, Readiness};
 use crate::registry::IdMap;
+use crate::shrink;
 use crate::transport::Transport;
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
@@ -339,6 +340,25 @@ impl Shard {
         if !has_turn_coming {
             self.receive(key, reason);
         }
+    }
+
+    /// Gives memory back of what there was much of.
+    pub(super) fn shrink_news(&mut self) {
+        shrink::list(&mut self.news);
+        shrink::queue(&mut self.again);
+        self.reactor.sources().shrink();
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        let maps = self.early.capacity() + self.parked.capacity();
+        let lists = self.dirty.capacity() + self.unparked.capacity() + self.again.capacity();
+        self.sockets.capacity() + maps + lists
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_again(&mut self) {
+        self.again.clear();
     }
 
     /// Puts a socket on the list of those to write at the end of the turn.
