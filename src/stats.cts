@@ -16,6 +16,8 @@ export interface Stats {
   listeners: number;
   /** I/O threads; 0 before the first server. */
   ioThreads: number;
+  /** Times that a connection could not be accepted, for want of descriptors or memory; it waits in the kernel meanwhile. */
+  acceptErrors: number;
   /** Sockets opened. */
   opened: number;
   /** Sockets closed. */

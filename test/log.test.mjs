@@ -34,5 +34,5 @@ test('without the variable nothing is written', async () => {
 
 test('an unknown level is told and changes nothing', async () => {
   const log = await runsTo({ stdout: '1002' }, VIOLATED, { WSBROKER_LOG: 'loud' });
-  assert.match(log, /^wsbroker: WSBROKER_LOG is error, warn, info, debug or trace, not 'loud'\n$/);
+  assert.match(log, /^wsbroker: WSBROKER_LOG is off, error, warn, info, debug or trace, not 'loud'\n$/);
 });

@@ -11,6 +11,7 @@ test('a plain object of numbers, all of them', (t) => {
   const numbers = stats();
   const { dropped, limited, workers, ...rest } = numbers;
   assert.deepEqual(Object.keys(rest).sort(), [
+    'acceptErrors',
     'bytesIn',
     'bytesOut',
     'channels',

@@ -8,9 +8,15 @@ import { within } from './waiting.mjs';
 
 const PROGRAM = fileURLToPath(new URL('../fixtures/program.mjs', import.meta.url));
 
-/** Runs a program to its end, which must come by itself, and expects this of it; gives what it wrote to stderr. */
-export async function runsTo(expected, program, env = {}) {
-  const child = spawn(process.execPath, [PROGRAM, program], {
+/**
+ * Runs a program to its end, which must come by itself, and expects this of it; gives what it wrote to stderr. It may have as
+ * many `descriptors` open, where that is given.
+ */
+export async function runsTo(expected, program, env = {}, { descriptors } = {}) {
+  const node = [process.execPath, PROGRAM, program];
+  const limited = ['sh', '-c', `ulimit -n ${descriptors} && exec "$0" "$@"`, ...node];
+  const [command, ...args] = descriptors === undefined ? node : limited;
+  const child = spawn(command, args, {
     env: { ...process.env, WSBROKER_IO_THREADS: '2', ...env },
   });
   const exited = new Promise((resolve) => child.on('close', (code, signal) => resolve({ code, signal })));

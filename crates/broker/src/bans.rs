@@ -2,8 +2,9 @@
 //!
 //! Time comes as milliseconds of a clock that the caller keeps.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -20,18 +21,25 @@ pub struct Ban {
     pub ends: Option<SystemTime>,
 }
 
+/// So many bans that have ended are dropped by one call at the most: some 10 µs. A call adds one, so that they become fewer.
+const DROPPED_AT_ONCE: usize = 32;
+
+/// So many are listed before the others get a turn at the table.
+const LISTED_AT_ONCE: usize = 256;
+
 /// The bans of a broker. Each costs some 100 bytes; how many there are is up to the application.
 #[derive(Default)]
 pub(crate) struct Bans {
-    /// How many there are. A look-up without any reads this and takes no lock.
+    /// How many are in the table. A look-up without any reads this and takes no lock.
     count: AtomicUsize,
-    /// Held for a few look-ups in a map, and to drop the bans that have ended.
+    /// Held for a few look-ups in a map, and to drop some of the bans that have ended.
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
-    until: HashMap<Cidr, Option<u64>>,
+    /// Trees: a map of many would grow, and give memory back, in one long step.
+    until: BTreeMap<Cidr, Option<u64>>,
     /// Those that end by themselves, the next one first.
     ends: BTreeSet<(u64, Cidr)>,
     /// How many bans there are of each length of prefix: only these have to be looked up.
@@ -57,27 +65,39 @@ impl Bans {
     pub(crate) fn remove(&self, network: &Cidr, now: u64) -> bool {
         let mut table = self.table.lock();
         table.drop_ended(now);
-        let was_there = table.remove(network);
+        let was_there = table.is_in_force(network, now);
+        table.remove(network);
         self.note(&table);
         was_there
     }
 
     /// All bans, in the order of their networks. `time` is what the clock on the wall shows at `now`.
     pub(crate) fn list(&self, now: u64, time: SystemTime) -> Vec<Ban> {
-        let mut table = self.table.lock();
-        table.drop_ended(now);
-        self.note(&table);
-        let listed = table.until.iter();
-        let mut bans: Vec<_> = listed
-            .map(|(network, until)| Ban {
-                network: *network,
-                // None for a time that no clock can show.
-                ends: until.and_then(|until| time.checked_add(Duration::from_millis(until - now))),
-            })
-            .collect();
-        drop(table);
-        bans.sort_unstable_by_key(|ban| ban.network);
-        bans
+        let mut bans = Vec::new();
+        let mut from = Bound::Unbounded;
+        loop {
+            let mut table = self.table.lock();
+            table.drop_ended(now);
+            self.note(&table);
+            let rest = table.until.range((from, Bound::Unbounded));
+            let mut last = None;
+            for (network, until) in rest.take(LISTED_AT_ONCE) {
+                last = Some(*network);
+                if is_over(*until, now) {
+                    continue;
+                }
+                bans.push(Ban {
+                    network: *network,
+                    // None for a time that no clock can show.
+                    ends: until
+                        .and_then(|until| time.checked_add(Duration::from_millis(until - now))),
+                });
+            }
+            match last {
+                Some(last) => from = Bound::Excluded(last),
+                None => return bans,
+            }
+        }
     }
 
     /// Whether this client is kept out. `now` is asked only if there is any ban.
@@ -86,10 +106,11 @@ impl Bans {
             return false;
         }
         let Some(ip) = client.ip() else { return false };
+        let now = now();
         let mut table = self.table.lock();
-        table.drop_ended(now());
+        table.drop_ended(now);
         self.note(&table);
-        table.cover(ip)
+        table.cover(ip, now)
     }
 
     fn note(&self, table: &Table) {
@@ -122,24 +143,35 @@ impl Table {
         true
     }
 
-    /// What ends at this moment is over.
+    /// Drops what has ended, or some of it.
     fn drop_ended(&mut self, now: u64) {
-        while let Some((until, network)) = self
-            .ends
-            .first()
-            .copied()
-            .filter(|(until, _)| *until <= now)
-        {
-            debug_assert_eq!(self.until.get(&network), Some(&Some(until)));
-            self.remove(&network);
+        for _ in 0..DROPPED_AT_ONCE {
+            match self.ends.first().copied() {
+                Some((until, network)) if is_over(Some(until), now) => {
+                    debug_assert_eq!(self.until.get(&network), Some(&Some(until)));
+                    self.remove(&network);
+                }
+                _ => return,
+            }
         }
     }
 
-    fn cover(&self, ip: IpAddr) -> bool {
+    /// There is a ban of exactly this network, and it has not ended.
+    fn is_in_force(&self, network: &Cidr, now: u64) -> bool {
+        let until = self.until.get(network);
+        until.is_some_and(|until| !is_over(*until, now))
+    }
+
+    fn cover(&self, ip: IpAddr, now: u64) -> bool {
         let prefixes = if ip.is_ipv4() { &self.v4 } else { &self.v6 };
         let mut lengths = prefixes.0.iter();
-        lengths.any(|(length, _)| self.until.contains_key(&Cidr::masked(ip, *length)))
+        lengths.any(|(length, _)| self.is_in_force(&Cidr::masked(ip, *length), now))
     }
+}
+
+/// What ends at this moment is over.
+fn is_over(until: Option<u64>, now: u64) -> bool {
+    until.is_some_and(|until| until <= now)
 }
 
 impl Prefixes {
@@ -255,5 +287,44 @@ mod tests {
         assert!(covered(&bans, "10.1.2.3", 1031));
         assert_eq!(listed(&bans, 1032), [("10.0.0.0/8".to_owned(), None)]);
         assert!(!covered(&bans, "::1", 1032));
+    }
+
+    #[test]
+    fn many_that_end_together_are_over_at_once_and_dropped_a_few_at_a_time() {
+        const MANY: u32 = 10_000;
+        let bans = Bans::default();
+        let network = |n: u32| Cidr::masked(IpAddr::from((0x0A00_0000 + n).to_be_bytes()), 32);
+        for n in 0..MANY {
+            bans.add(network(n), Some(1000), 0);
+        }
+        bans.add(cidr("192.0.2.0/24"), None, 0);
+        assert_eq!(listed(&bans, 999).len(), MANY as usize + 1);
+
+        let mut left = bans.table.lock().until.len();
+        let mut dropped = || {
+            let before = left;
+            left = bans.table.lock().until.len();
+            before - left
+        };
+        for n in 0..50 {
+            assert!(!covered(&bans, &format!("10.0.39.{n}"), 1000));
+            assert_eq!(dropped(), DROPPED_AT_ONCE);
+            assert!(covered(&bans, "192.0.2.1", 1000));
+            assert_eq!(dropped(), DROPPED_AT_ONCE);
+        }
+        assert!(!bans.remove(&network(MANY - 1), 1000), "it is over");
+        assert_eq!(dropped(), DROPPED_AT_ONCE + 1);
+        bans.add(network(MANY - 2), Some(2000), 1000);
+        assert_eq!(dropped(), DROPPED_AT_ONCE);
+        let last = [
+            ("10.0.39.14".to_owned(), Some(2000)),
+            ("192.0.2.0/24".to_owned(), None),
+        ];
+        assert_eq!(listed(&bans, 1000), last);
+        while dropped() > 0 {
+            assert!(!covered(&bans, "10.0.39.15", 1000));
+        }
+        let table = bans.table.lock();
+        assert_eq!((table.until.len(), table.ends.len()), (2, 1));
     }
 }

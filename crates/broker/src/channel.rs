@@ -5,19 +5,21 @@
 //! members. So joining a channel of 100 000 while it is published to costs what joining an empty one costs.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{self, RandomState};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::vec;
 
 use parking_lot::Mutex;
 
 use crate::id::SocketId;
 use crate::name::ChannelName;
 use crate::registry::{IdMap, SocketEntry};
+use crate::shrink;
 
 /// Members per chunk. Larger chunks cost a subscribe more when it meets a publish, smaller ones lengthen the list.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Up to this many members are searched one by one; beyond it an index tells a member's place.
 const INDEX_FROM: usize = 32;
@@ -39,7 +41,10 @@ impl std::fmt::Display for ChannelLimit {
 impl std::error::Error for ChannelLimit {}
 
 /// Members of one channel in one shard, as a publish sees them.
-pub(crate) type Snapshot = Arc<Vec<Arc<Vec<Arc<SocketEntry>>>>>;
+pub(crate) type Snapshot = Arc<Vec<Chunk>>;
+
+/// Some of them.
+pub(crate) type Chunk = Arc<Vec<Arc<SocketEntry>>>;
 
 /// A channel that has, or a moment ago had, subscribers.
 pub(crate) struct Channel {
@@ -87,6 +92,12 @@ impl Channel {
 
     pub(crate) fn len(&self) -> usize {
         self.members.lock().count
+    }
+
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        let members = self.members.lock();
+        members.index.as_ref().map_or(0, |index| index.capacity())
     }
 }
 
@@ -146,6 +157,7 @@ impl Members {
             if let Some(moved) = moved {
                 index.insert(moved, place);
             }
+            shrink::map(index);
         }
         // Half the threshold, so that a channel at the edge does not build its index again and again.
         if self.count < INDEX_FROM / 2 {
@@ -317,8 +329,15 @@ impl Channels {
         if members.count == 0 && !members.retired {
             members.retired = true;
             partition.remove(&channel.name);
+            shrink::map(&mut partition);
             self.channels.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        let partitions = self.partitions.iter();
+        partitions.map(|part| part.lock().capacity()).sum()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -394,7 +413,11 @@ impl ChannelSet {
                 }
                 None => false,
             },
-            Self::Many(map) => map.remove(&address(channel)).is_some(),
+            Self::Many(map) => {
+                let was_there = map.remove(&address(channel)).is_some();
+                shrink::map(map);
+                was_there
+            }
         }
     }
 
@@ -404,14 +427,45 @@ impl ChannelSet {
             Self::Many(map) => map.values().map(|channel| channel.name.clone()).collect(),
         }
     }
+}
 
-    pub(crate) fn into_channels(self) -> Vec<Arc<Channel>> {
+/// The channels that a socket has been in, one by one: to make one list of many would take as long as to leave some.
+impl IntoIterator for ChannelSet {
+    type Item = Arc<Channel>;
+    type IntoIter = Left;
+
+    fn into_iter(self) -> Left {
         match self {
-            Self::Few(list) => list,
-            Self::Many(map) => map.into_values().collect(),
+            Self::Few(list) => Left::Few(list.into_iter()),
+            Self::Many(map) => Left::Many(map.into_iter()),
         }
     }
 }
+
+pub(crate) enum Left {
+    Few(vec::IntoIter<Arc<Channel>>),
+    Many(hash_map::IntoIter<usize, Arc<Channel>>),
+}
+
+impl Iterator for Left {
+    type Item = Arc<Channel>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Few(list) => list.next(),
+            Self::Many(map) => map.next().map(|(_, channel)| channel),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Few(list) => list.size_hint(),
+            Self::Many(map) => map.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for Left {}
 
 fn address(channel: &Arc<Channel>) -> usize {
     Arc::as_ptr(channel).addr()

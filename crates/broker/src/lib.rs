@@ -17,10 +17,10 @@
 //! | [`compression`] | what a listener offers of permessage-deflate; the compressors of the threads |
 //! | [`dispatch`] | batches of events, the workers' queues, who gets what |
 //! | [`broker`] | the calls: send, publish, subscribe, close … |
-//! | `registry`, `channel` | which sockets exist and who is in which channel |
+//! | `registry`, `everybody`, `channel` | which sockets exist and who is in which channel |
 //! | `route` | where messages go that no worker hears of |
 //! | `outbox` | what waits for one socket, counted |
-//! | [`memory`] | memory of large messages and batches, which goes from one to the next |
+//! | [`memory`], `shrink` | memory of large messages and batches, which goes from one to the next; what gives memory back |
 //! | [`stats`] | everything above in numbers |
 //!
 //! ```no_run
@@ -56,6 +56,7 @@ pub mod codec;
 pub mod compression;
 pub mod dispatch;
 pub mod error;
+mod everybody;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -73,6 +74,7 @@ mod reactor;
 mod registry;
 mod route;
 mod shard;
+mod shrink;
 pub mod stats;
 mod transport;
 

@@ -25,8 +25,9 @@ const HEADER_COUNTS: RangeInclusive<usize> = 1..=1000;
 /// How many subprotocols a listener may speak; each handshake is compared with all of them.
 const MAX_PROTOCOLS: usize = 64;
 
-/// An event carries the time of its handler in a word of 32 bits, and timers in JavaScript take 31 of them.
-const LONGEST_HANDLER: Duration = Duration::from_millis(i32::MAX as u64);
+/// The longest time that can be asked for, some 24 days. A shard counts milliseconds in words of 32 bits, and so do events,
+/// and timers in JavaScript take 31 of them.
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// What happens to a socket whose peer reads too slowly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Default for Heartbeat {
     }
 }
 
-/// The options of one listener.
+/// The options of one listener. Times are from 1 ms to 2^31 - 1 ms.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
     /// Where to listen.
@@ -207,6 +208,7 @@ impl ListenOptions {
         }
         if let Some(heartbeat) = self.heartbeat {
             lasting("heartbeat.interval", heartbeat.interval)?;
+            lasting("heartbeat.timeout", heartbeat.timeout)?;
             if heartbeat.timeout <= heartbeat.interval {
                 return invalid(
                     "heartbeat.timeout",
@@ -216,9 +218,6 @@ impl ListenOptions {
         }
         if let Some(timeout) = self.handler_timeout {
             lasting("handlerTimeout", timeout)?;
-            if timeout > LONGEST_HANDLER {
-                return invalid("handlerTimeout", "a time of at most 2^31 - 1 ms");
-            }
         }
         lasting("closeTimeout", self.close_timeout)
     }
@@ -255,8 +254,8 @@ impl ListenOptions {
 }
 
 fn lasting(name: &'static str, value: Duration) -> Result<(), StartError> {
-    if value.is_zero() {
-        return invalid(name, "a time of at least 1 ms");
+    if value.is_zero() || value > LONGEST {
+        return invalid(name, "a time of at least 1 ms and at most 2^31 - 1 ms");
     }
     Ok(())
 }
@@ -363,6 +362,42 @@ mod tests {
             ),
         ] {
             assert!(said.starts_with(name), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_time_without_an_end_is_refused_wherever_it_stands() {
+        type Field = fn(&mut ListenOptions) -> &mut Duration;
+        let times: [(&str, Field); 9] = [
+            ("headerTimeout", |o| &mut o.header_timeout),
+            ("bodyTimeout", |o| &mut o.body_timeout),
+            ("requestTimeout", |o| &mut o.request_timeout),
+            ("writeTimeout", |o| &mut o.write_timeout),
+            ("keepAliveTimeout", |o| &mut o.keep_alive_timeout),
+            ("closeTimeout", |o| &mut o.close_timeout),
+            ("handlerTimeout", |o| {
+                o.handler_timeout.get_or_insert(LONGEST)
+            }),
+            ("heartbeat.interval", |o| {
+                &mut o.heartbeat.get_or_insert_default().interval
+            }),
+            ("heartbeat.timeout", |o| {
+                &mut o.heartbeat.get_or_insert_default().timeout
+            }),
+        ];
+        for (name, time) in times {
+            let mut options = ListenOptions::new(BindAddress::Inet {
+                host: None,
+                port: 0,
+            });
+            for endless in [Duration::MAX, LONGEST + Duration::from_nanos(1)] {
+                *time(&mut options) = endless;
+                let said = options.validate().expect_err("refused").to_string();
+                assert!(said.starts_with(&format!("{name}: ")), "{name}: {said}");
+            }
+            // Silence has to last longer than the interval.
+            *time(&mut options) = LONGEST;
+            assert_eq!(options.validate().is_ok(), name != "heartbeat.interval");
         }
     }
 

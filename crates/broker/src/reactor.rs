@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::task::coop;
 
+use crate::shrink;
+
 #[cfg(unix)]
 mod nested;
 #[cfg(test)]
@@ -243,6 +245,11 @@ impl Sources {
         })
     }
 
+    /// Gives memory back that a crowd has left.
+    pub(crate) fn shrink(&self) {
+        shrink::slab(&mut self.targets.lock().slots);
+    }
+
     /// Wakes the tasks that there is news for, and puts down what there is of sockets.
     fn tell<'a>(
         &self,
@@ -278,12 +285,12 @@ pub(crate) struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // The system forgets what is closed.
-        let slot = self
-            .sources
-            .targets
-            .lock()
-            .slots
-            .try_remove(self.slot as usize);
+        let mut targets = self.sources.targets.lock();
+        let slot = targets.slots.try_remove(self.slot as usize);
+        if targets.slots.is_empty() {
+            shrink::slab(&mut targets.slots);
+        }
+        drop(targets);
         drop(slot); // without the lock
     }
 }

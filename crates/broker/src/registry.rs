@@ -9,15 +9,17 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::channel::{Channel, ChannelSet};
+use crate::channel::{ChannelSet, Snapshot};
 use crate::client::ClientAddress;
 use crate::codec::PerMessageDeflate;
 use crate::dispatch::batch::Origin;
+use crate::everybody::{Everybody, Moment};
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::route::NativeRoute;
 use crate::shard::inbox::Terms;
 use crate::shard::{ShardHandle, cork};
+use crate::shrink;
 
 /// What every thread may know of a socket. The socket itself belongs to its shard.
 pub(crate) struct SocketEntry {
@@ -272,9 +274,8 @@ impl SocketEntry {
     }
 
     /// The one transition from open to closed: the channels to leave for the one caller who made it.
-    fn close(&self) -> Option<Vec<Arc<Channel>>> {
-        let channels = self.shared.lock().channels.take()?;
-        Some(channels.into_channels())
+    fn close(&self) -> Option<ChannelSet> {
+        self.shared.lock().channels.take()
     }
 }
 
@@ -314,10 +315,13 @@ type Partition = Mutex<IdMap<SocketId, Arc<SocketEntry>>>;
 pub(crate) struct Registry {
     partitions: Box<[Partition]>,
     open: AtomicUsize,
+    /// How many have been put in, of which each can be found.
+    arrivals: AtomicU64,
     last_id: AtomicU64,
     /// Changes when a socket is taken out, and no other registry has or had the same: what was found before is to be looked up
     /// again.
     version: AtomicU64,
+    pub(crate) everybody: Everybody,
 }
 
 /// What a thread has found last: most threads send several messages to one socket before they send to another.
@@ -341,8 +345,10 @@ impl Registry {
         Self {
             partitions: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
             open: AtomicUsize::new(0),
+            arrivals: AtomicU64::new(0),
             last_id: AtomicU64::new(0),
             version: AtomicU64::new(next_version()),
+            everybody: Everybody::default(),
         }
     }
 
@@ -359,6 +365,7 @@ impl Registry {
         // First: once it can be found it can be removed, and the count must not fall below zero.
         self.open.fetch_add(1, Ordering::Relaxed);
         self.partition(entry.id).lock().insert(entry.id, entry);
+        self.arrivals.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn find(&self, id: SocketId) -> Option<Arc<SocketEntry>> {
@@ -387,13 +394,30 @@ impl Registry {
 
     /// Takes a socket out: afterwards no call finds it. The channels it has to leave, for the one caller who
     /// closed it; `None` for everybody later.
-    pub(crate) fn remove(&self, entry: &SocketEntry) -> Option<Vec<Arc<Channel>>> {
+    pub(crate) fn remove(&self, entry: &SocketEntry) -> Option<ChannelSet> {
         let channels = entry.close()?;
-        let removed = self.partition(entry.id).lock().remove(&entry.id);
+        let mut partition = self.partition(entry.id).lock();
+        let removed = partition.remove(&entry.id);
+        shrink::map(&mut partition);
+        drop(partition);
         self.version.store(next_version(), Ordering::Release);
         self.open.fetch_sub(1, Ordering::Relaxed);
         drop(removed);
         Some(channels)
+    }
+
+    /// Lets go of what this thread has found, if somebody has closed since: it may be the last that keeps that socket, and
+    /// with it a listener that has stopped.
+    pub(crate) fn forget_found(&self) {
+        let version = self.version.load(Ordering::Acquire);
+        let found = FOUND.take();
+        FOUND.set(found.filter(|found| found.version == version));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        let partitions = self.partitions.iter();
+        partitions.map(|part| part.lock().capacity()).sum()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -408,8 +432,13 @@ impl Registry {
         ids
     }
 
-    pub(crate) fn entries(&self) -> Vec<Arc<SocketEntry>> {
-        self.select(|_| true)
+    /// All sockets by shard.
+    pub(crate) fn everybody(&self) -> Vec<(u16, Snapshot)> {
+        let now = Moment {
+            arrivals: self.arrivals.load(Ordering::Acquire),
+            departures: self.version.load(Ordering::Acquire),
+        };
+        self.everybody.at(now, || self.select(|_| true))
     }
 
     /// The sockets that are meant. Asked under a lock, one after the other.
@@ -421,5 +450,44 @@ impl Registry {
             selected.extend(meant.cloned());
         }
         selected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Broker, BrokerOptions};
+    use crate::dispatch::worker::{Interest, ThreadWaker};
+    use crate::message::OutboundMessage;
+    use crate::options::ListenOptions;
+
+    #[test]
+    fn a_thread_that_has_nothing_to_do_keeps_no_socket_that_has_closed() {
+        let broker = Broker::new(BrokerOptions::default());
+        let waker = Arc::new(ThreadWaker::current());
+        let worker = broker.register_worker(Interest::default(), waker);
+        let shard = ShardHandle::new(0);
+        broker.core().use_shards(vec![Arc::clone(&shard)]);
+        let options = ListenOptions::new("127.0.0.1:0".parse().expect("an address"));
+        let listener = ListenerShared::new(options, broker.core());
+        let of_listener = Arc::downgrade(&listener);
+        let terms = Terms {
+            listener,
+            client: ClientAddress::UNIX,
+            deflate: None,
+        };
+        let registry = &broker.core().registry;
+        let entry = SocketEntry::new(registry.next_id(), 0, Arc::clone(&shard), terms, None);
+        let id = entry.id;
+        registry.insert(entry);
+        assert!(broker.send(id, &OutboundMessage::text("hello")));
+        assert!(worker.take().is_none());
+        let is_found = || FOUND.with_borrow(|found| found.is_some());
+        assert!(is_found(), "it is still open");
+        assert!(broker.close(id, 1000, ""));
+        drop(shard.take_commands());
+        assert!(worker.take().is_none());
+        assert!(!is_found());
+        assert_eq!(of_listener.strong_count(), 0);
     }
 }

@@ -19,6 +19,8 @@ pub struct Stats {
     pub listeners: u64,
     /// I/O threads.
     pub io_threads: u64,
+    /// Times that a connection could not be accepted, for want of descriptors or memory. It waits in the kernel meanwhile.
+    pub accept_errors: u64,
     /// Sockets opened.
     pub opened: u64,
     /// Sockets closed.
@@ -198,6 +200,7 @@ impl ShardCounters {
 pub(crate) struct CallCounters {
     pub(crate) slow_consumer: AtomicU64,
     pub(crate) queue_full: AtomicU64,
+    pub(crate) socket_closed: AtomicU64,
     pub(crate) messages_lost: AtomicU64,
     pub(crate) others_lost: AtomicU64,
     pub(crate) listeners: AtomicU64,

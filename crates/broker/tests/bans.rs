@@ -52,6 +52,20 @@ fn a_ban_for_a_time_ends_by_itself() {
 }
 
 #[test]
+fn a_ban_may_last_longer_than_any_clock() {
+    let server = serve_addresses(|_| {});
+    for _ in 0..2 {
+        server.broker.ban(cidr("127.0.0.1"), Some(Duration::MAX));
+        assert_eq!(server.broker.bans().len(), 1);
+    }
+    let mut client = server.connect();
+    let _ = client.try_send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.drained(), b"");
+    assert!(server.broker.unban(cidr("127.0.0.1")));
+    server.finish();
+}
+
+#[test]
 fn open_sockets_are_told_and_http_connections_cut() {
     let server = serve_addresses(|_| {});
     let (mut socket, id) = server.open();

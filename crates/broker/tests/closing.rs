@@ -4,9 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Server, masked, options};
+use support::{BOTH, Seen, Server, channel, masked, options};
 use wsbroker_engine::codec::Opcode;
-use wsbroker_engine::{Heartbeat, OutboundMessage};
+use wsbroker_engine::{Acceptance, Heartbeat, OutboundMessage, UpgradeDecision};
 
 #[test]
 fn a_close_of_the_peer_is_echoed_and_reported() {
@@ -200,4 +200,28 @@ fn a_peer_that_answers_pings_stays() {
     assert_eq!(server.broker.connection_count(), 1);
     assert_eq!(server.broker.stats().dropped.heartbeat_timeouts, 0);
     server.finish();
+}
+
+#[test]
+fn who_was_in_thousands_of_channels_has_left_them_all_when_the_stop_is_done() {
+    const CHANNELS: usize = 20_000;
+    let names = || (0..CHANNELS).map(|n| channel(&n.to_string()));
+    let server = Server::start(options(), BOTH, move |context, event| {
+        if let Seen::Upgrade(id, _) = event {
+            let acceptance = UpgradeDecision::Accept(Acceptance {
+                channels: names().collect(),
+                ..Acceptance::default()
+            });
+            context.broker.decide(*id, acceptance);
+        }
+    });
+    let mut clients = Vec::new();
+    for open in 1..=3 {
+        clients.push(server.open().0);
+        // Each has joined them all before it hears that it is open.
+        let joined = server.broker.stats().subscriptions;
+        assert_eq!(joined, open * CHANNELS as u64);
+    }
+    clients.remove(1).reset();
+    server.finish(); // asserts that nothing is left
 }

@@ -428,3 +428,19 @@ fn the_file_of_a_unix_socket_is_removed_and_can_be_bound_again() {
         assert!(!path.exists());
     }
 }
+
+#[test]
+fn a_stop_may_have_all_the_time_there_is() {
+    let server = Server::quiet(options());
+    let mut clients = [server.open().0, server.open().0];
+    let forever = spread_over(Duration::MAX, Duration::MAX);
+    let summary = begin(&server.listener, forever);
+    // They do not wait for their turn.
+    for client in &mut clients {
+        client.send_close(1000, "");
+        client.close_frame();
+        client.end();
+    }
+    assert_eq!(ended(&summary).closed, 2);
+    server.finish();
+}

@@ -17,6 +17,7 @@ pub(crate) fn stats(mut cx: FunctionContext) -> JsResult<JsObject> {
             ("pausedSockets", stats.paused_sockets),
             ("listeners", stats.listeners),
             ("ioThreads", stats.io_threads),
+            ("acceptErrors", stats.accept_errors),
             ("opened", stats.opened),
             ("closed", stats.closed),
             ("requests", stats.requests),

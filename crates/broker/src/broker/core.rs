@@ -14,14 +14,19 @@ use crate::dispatch::roster::Roster;
 use crate::error::StartError;
 use crate::id::{RequestId, SocketId};
 use crate::limits::entrance::Entrance;
-use crate::listener::ListenerShared;
+use crate::listener::{AcceptFailures, ListenerShared};
 use crate::message::Frames;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
 use crate::registry::{Registry, Reservation, SocketEntry};
+use crate::shard::chores::Leaving;
 use crate::shard::inbox::{CloseBy, Command, Report};
 use crate::shard::{self, ShardHandle};
 use crate::stats::{CallCounters, Stats};
+
+/// So many channels a socket leaves in the moment in which it closes. To leave one takes some microseconds while somebody
+/// publishes to it.
+pub(crate) const LEFT_AT_ONCE: usize = 16;
 
 /// What the threads of a broker share.
 pub(crate) struct Core {
@@ -31,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) roster: Roster,
     pub(crate) counters: CallCounters,
     pub(crate) entrance: Arc<Entrance>,
+    pub(crate) accept_failures: AcceptFailures,
     /// The listeners that have been started, until one is found to be gone. Held to go through them; nothing is locked
     /// under it but what wakes their connections.
     listeners: Mutex<Vec<Weak<ListenerShared>>>,
@@ -45,7 +51,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(options: BrokerOptions) -> Self {
+    pub(crate) fn new(options: BrokerOptions) -> Self {
         Self {
             options,
             registry: Registry::new(),
@@ -53,6 +59,7 @@ impl Core {
             roster: Roster::new(),
             counters: CallCounters::default(),
             entrance: Entrance::new(),
+            accept_failures: AcceptFailures::default(),
             listeners: Mutex::default(),
             is_alert: AtomicBool::new(false),
             shards: OnceLock::new(),
@@ -118,13 +125,17 @@ impl Core {
         Ok((cores / 2).clamp(1, RequestId::MAX_SHARDS))
     }
 
-    /// Notes a new listener; how many there were before.
-    pub(crate) fn listener_started(&self, shortest_deadline: Duration) -> usize {
+    /// How many listeners there were before this one, which may still fail.
+    pub(crate) fn number_listener(&self) -> usize {
+        self.listeners_started.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Notes a new listener.
+    pub(crate) fn listener_started(&self, shortest_deadline: Duration) {
         let deadline = u64::try_from(shortest_deadline.as_millis()).unwrap_or(u64::MAX);
         self.shortest_deadline
             .fetch_min(deadline, Ordering::Relaxed);
         self.counters.listeners.fetch_add(1, Ordering::Relaxed);
-        self.listeners_started.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn listener_stopped(&self) {
@@ -164,10 +175,24 @@ impl Core {
         });
     }
 
+    /// A worker that has left is no longer busy with a socket, whose events wait in `holding`.
+    pub(crate) fn release(&self, socket: SocketId, holding: Arc<WorkerQueue>) {
+        match self.registry.find(socket) {
+            Some(entry) => entry.home.send(Command::Released(holding)),
+            // It has closed, and its last events are with the shard that had it.
+            None => self.tell_shards(|| Command::Released(Arc::clone(&holding))),
+        }
+    }
+
     /// Takes room for a frame; what does not fit is counted, and the listener's policy is carried out.
     pub(crate) fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
         match entry.reserve(bytes) {
             Reservation::Queued => true,
+            Reservation::Slow | Reservation::Full if !entry.is_open() => {
+                // It has not left all of its channels yet.
+                self.counters.socket_closed.fetch_add(1, Ordering::Relaxed);
+                false
+            }
             Reservation::Slow => {
                 self.counters.slow_consumer.fetch_add(1, Ordering::Relaxed);
                 self.refuse(entry, Report::SlowConsumer);
@@ -261,13 +286,19 @@ impl Core {
         true
     }
 
-    /// Takes a socket out of the registries; `true` for the one caller who did it.
+    /// Takes a socket out of the registries; `true` for the one caller who did it. Who is in many channels leaves most of them a
+    /// little later: neither the caller nor those who share the socket's thread wait for it.
     pub(crate) fn leave(&self, entry: &SocketEntry) -> bool {
         let Some(channels) = self.registry.remove(entry) else {
             return false;
         };
-        for channel in channels {
+        let mut channels = channels.into_iter();
+        for channel in channels.by_ref().take(LEFT_AT_ONCE) {
             self.channels.leave(&channel, entry.id);
+        }
+        if channels.len() > 0 {
+            let leaving = Leaving::new(entry, channels);
+            entry.home.send(Command::Leave(Box::new(leaving)));
         }
         true
     }
@@ -301,12 +332,14 @@ impl Core {
             subscriptions: self.channels.subscriptions() as u64,
             listeners: self.counters.listeners.load(Ordering::Relaxed),
             io_threads: self.shards().len() as u64,
+            accept_errors: self.accept_failures.count(),
             workers: self.roster.stats(),
             ..Stats::default()
         };
         stats.limited = self.entrance.refusals.stats();
         stats.dropped.slow_consumer = self.counters.slow_consumer.load(Ordering::Relaxed);
         stats.dropped.queue_full = self.counters.queue_full.load(Ordering::Relaxed);
+        stats.dropped.socket_closed = self.counters.socket_closed.load(Ordering::Relaxed);
         stats.dropped.worker_ended = self.counters.messages_lost.load(Ordering::Relaxed);
         stats.dropped.worker_ended_events = self.counters.others_lost.load(Ordering::Relaxed);
         let calls = &self.counters;

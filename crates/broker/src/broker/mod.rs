@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::bans::Ban;
-use crate::channel::{ChannelLimit, Snapshot};
+use crate::channel::ChannelLimit;
 use crate::client::Cidr;
 use crate::dispatch::worker::{Interest, Worker, WorkerWaker};
 use crate::error::StartError;
@@ -25,6 +25,8 @@ use crate::stats::Stats;
 
 mod core;
 
+#[cfg(test)]
+pub(crate) use self::core::LEFT_AT_ONCE;
 pub(crate) use self::core::{Core, Publication};
 
 /// The environment variable that sets the number of I/O threads where the application does not.
@@ -65,8 +67,9 @@ impl Broker {
         }
         self.core.check_io_threads(options.io_threads)?;
         let bound = listener::bind(&options.bind)?;
+        let address = bound.address()?;
         let shards = self.core.start_shards(options.io_threads)?;
-        listener::start(bound, options, shards, &self.core)
+        listener::start(bound, address, options, shards, &self.core)
     }
 
     #[cfg(any(test, feature = "bench", feature = "fuzzing"))]
@@ -128,23 +131,12 @@ impl Broker {
 
     /// Queues a message for every open socket; how many that were.
     pub fn broadcast(&self, message: &OutboundMessage<'_>) -> usize {
-        let mut by_shard: Vec<Vec<Arc<SocketEntry>>> = Vec::new();
-        for entry in self.core.registry.entries() {
-            let shard = usize::from(entry.home.index);
-            if by_shard.len() <= shard {
-                by_shard.resize_with(shard + 1, Vec::new);
-            }
-            by_shard[shard].push(entry);
-        }
         let mut frames = message.frames();
-        by_shard
+        self.core
+            .registry
+            .everybody()
             .into_iter()
-            .enumerate()
-            .filter(|(_, entries)| !entries.is_empty())
-            .map(|(shard, entries)| {
-                let everyone = Snapshot::new(vec![Arc::new(entries)]);
-                self.core.publish(shard as u16, everyone, &mut frames, None)
-            })
+            .map(|(shard, members)| self.core.publish(shard, members, &mut frames, None))
             .sum()
     }
 
@@ -296,7 +288,7 @@ impl Broker {
         entrance.bans.list(now, time)
     }
 
-    /// How many sockets are in a channel.
+    /// How many sockets are in a channel. One that has closed and was in many channels may be counted for some milliseconds.
     #[must_use]
     pub fn subscriber_count(&self, channel: &ChannelName) -> usize {
         self.core
@@ -311,6 +303,7 @@ impl Broker {
         self.core
             .members(channel)
             .iter()
+            .filter(|entry| entry.is_open())
             .map(|entry| entry.id)
             .collect()
     }

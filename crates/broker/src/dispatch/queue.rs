@@ -105,6 +105,11 @@ impl WorkerQueue {
         }
     }
 
+    /// Events wait here for a worker.
+    pub(crate) fn is_of_nobody(&self) -> bool {
+        self.waker.is_none()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
     }
@@ -257,9 +262,8 @@ impl WorkerQueue {
         }
     }
 
-    pub(super) fn take_held_back(&self) -> Vec<Arc<Self>> {
-        let held_back = std::mem::take(&mut self.state.lock().held_back);
-        held_back.into_values().collect()
+    pub(super) fn take_held_back(&self) -> IdMap<SocketId, Arc<Self>> {
+        std::mem::take(&mut self.state.lock().held_back)
     }
 
     pub(super) fn release(&self, socket: SocketId) -> Option<Arc<Self>> {

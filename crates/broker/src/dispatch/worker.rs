@@ -90,6 +90,9 @@ impl Worker {
             let id = self.queue.id;
             self.core.tell_shards(|| Command::WorkerDrained(id));
         }
+        if batch.is_none() {
+            self.core.registry.forget_found();
+        }
         batch
     }
 
@@ -122,15 +125,15 @@ impl Worker {
             .others_lost
             .fetch_add(lost_others, Ordering::Relaxed);
         self.core.worker_left(&self.queue, true);
-        for holding in self.queue.take_held_back() {
-            self.core.worker_left(&holding, false);
+        for (socket, holding) in self.queue.take_held_back() {
+            self.core.release(socket, holding);
         }
     }
 
     /// This worker, which has retired, is no longer busy with that socket.
     pub fn release(&self, socket: SocketId) {
         if let Some(holding) = self.queue.release(socket) {
-            self.core.worker_left(&holding, false);
+            self.core.release(socket, holding);
         }
     }
 

@@ -170,6 +170,9 @@ impl World {
         assert_eq!(self.broker.send(id, &message), self.open.contains(&id));
         assert_eq!(self.broker.close(id, 1000, ""), self.open.remove(&id));
         assert!(!self.broker.send(id, &message));
+        for shard in &self.shards {
+            shard.finish_leavings(self.broker.core());
+        }
         for members in self.members.values_mut() {
             members.remove(&id);
         }

@@ -172,9 +172,9 @@ impl Clients {
     pub(crate) fn forget(&self, turn: usize, now: u64) {
         let mut partition = self.partitions[turn % PARTITIONS].lock();
         partition.retain(|_, client| client.is_connected() || self.time_to_full(client, now) > 0);
-        if partition.len() < partition.capacity() / 4 {
-            partition.shrink_to_fit();
-        }
+        // Of nobody nothing is kept: there are many partitions, for each listener.
+        let room = 4 * partition.len();
+        partition.shrink_to(room);
     }
 
     /// Changes a client that is there, and forgets it if that was the last there was to know.

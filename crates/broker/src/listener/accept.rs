@@ -29,24 +29,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// so each client is looked at every 6.4 s, and no look takes longer than one part.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Accepts until the stop, dealing connections to the shards in turn; this runs `here`, where `sources` are watched.
+/// Accepts until the stop, dealing connections to the shards in turn; this runs `here`, which watches what it accepts from.
 /// `guard` goes last: when the stop is done the address is free, and a socket file gone.
 pub(crate) async fn accept(
-    bound: Bound,
     guard: ListenerGuard,
+    listening: Listening,
     core: Arc<Core>,
     here: Arc<ShardHandle>,
-    sources: Arc<Sources>,
 ) {
     let mut phase = guard.listener().phase();
-    // Declared behind the guard, which is a parameter, and so dropped before it.
-    let listening = match Listening::new(bound, &sources) {
-        Ok(listening) => listening,
-        Err(error) => {
-            tracing::error!(%error, "a listener could not be registered");
-            return;
-        }
-    };
     let mut turn = 0;
     let mut forgetting = pin!(forget_clients(guard.listener()));
     loop {
@@ -64,7 +55,7 @@ pub(crate) async fn accept(
             let shard = &shards[turn % shards.len()];
             turn += 1;
             if Arc::ptr_eq(shard, &here) {
-                let transport = Transport::new(stream, &sources)?;
+                let transport = Transport::new(stream, here.sources())?;
                 let here = Arc::clone(&here);
                 connection::spawn(transport, peer, here, admission);
             } else {
@@ -80,7 +71,7 @@ pub(crate) async fn accept(
             Ok(()) => {}
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for the moment");
+                core.accept_failures.note(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -110,7 +101,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// A listening socket that a shard watches.
-enum Listening {
+pub(crate) enum Listening {
     Tcp(Watched<TcpListener>),
     #[cfg(unix)]
     Unix {
@@ -121,7 +112,7 @@ enum Listening {
 }
 
 impl Listening {
-    fn new(bound: Bound, sources: &Arc<Sources>) -> io::Result<Self> {
+    pub(super) fn new(bound: Bound, sources: &Arc<Sources>) -> io::Result<Self> {
         Ok(match bound {
             Bound::Tcp(listener) => Self::Tcp(sources.watch(TcpListener::from_std(listener))?),
             #[cfg(unix)]

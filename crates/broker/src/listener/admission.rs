@@ -146,6 +146,16 @@ impl ListenerGuard {
         Self(Arc::clone(shared))
     }
 
+    /// Another one while there is any; afterwards a stop may be done, and is not taken back.
+    pub(crate) fn while_alive(shared: &Arc<ListenerShared>) -> Option<Self> {
+        let one_more = |alive: usize| (alive > 0).then(|| alive + 1);
+        let alive = &shared.alive;
+        alive
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more)
+            .ok()?;
+        Some(Self(Arc::clone(shared)))
+    }
+
     pub(crate) fn listener(&self) -> &Arc<ListenerShared> {
         &self.0
     }

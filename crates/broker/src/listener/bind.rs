@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+use socket2::SockAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::{BindAddress, ListenAddress};
@@ -76,11 +78,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 #[cfg(unix)]
 fn bind_unix(path: &Path, address: &str) -> Result<Bound, StartError> {
     use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::os::unix::net::UnixListener;
 
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if is_socket && UnixStream::connect(path).is_err_and(refused) {
+    if is_socket && is_forsaken(path) {
         // Left behind by a process that did not end in order.
         let _ = std::fs::remove_file(path);
     }
@@ -89,6 +90,17 @@ fn bind_unix(path: &Path, address: &str) -> Result<Bound, StartError> {
     let file = SocketFile::at(path).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(Bound::Unix(listener, file))
+}
+
+/// Whether nobody listens there. It is not waited for a place: a listener that does not come to accept is one all the same.
+#[cfg(unix)]
+fn is_forsaken(path: &Path) -> bool {
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// The file of a Unix socket, which a bind creates and nothing but us removes.
@@ -133,11 +145,15 @@ fn bind_unix(_: &Path, _: &str) -> Result<Bound, StartError> {
 }
 
 impl Bound {
-    pub(super) fn address(&self) -> io::Result<ListenAddress> {
-        Ok(match self {
-            Self::Tcp(listener) => ListenAddress::Inet(listener.local_addr()?),
+    pub(crate) fn address(&self) -> Result<ListenAddress, StartError> {
+        let address = match self {
+            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Inet),
             #[cfg(unix)]
-            Self::Unix(_, file) => ListenAddress::Unix(file.path.clone()),
+            Self::Unix(_, file) => Ok(ListenAddress::Unix(file.path.clone())),
+        };
+        address.map_err(|source| StartError::Io {
+            action: "read the bound address".to_owned(),
+            source,
         })
     }
 }

@@ -20,11 +20,13 @@ use crate::shard::inbox::Command;
 mod accept;
 mod admission;
 mod bind;
+mod failures;
 mod handshakes;
 
-pub(crate) use accept::accept;
+pub(crate) use accept::{Listening, accept};
 pub(crate) use admission::{Admission, ConnectionGuard, ListenerGuard, TooManyConnections};
 pub(crate) use bind::{Bound, bind};
+pub(crate) use failures::AcceptFailures;
 pub(crate) use handshakes::Handshake;
 
 /// A running listener. Dropping it does not stop it.
@@ -34,7 +36,7 @@ pub struct Listener {
     core: Arc<Core>,
 }
 
-/// How to stop.
+/// How to stop. A time may be as long as one likes; one without an end is no deadline at all.
 #[derive(Clone, Debug)]
 pub struct StopOptions {
     /// How long sockets and requests may take to end by themselves.
@@ -110,19 +112,21 @@ pub(crate) enum StopPhase {
 /// Makes a bound socket a listener of this broker.
 pub(crate) fn start(
     bound: Bound,
+    address: ListenAddress,
     options: ListenOptions,
     shards: &[Arc<ShardHandle>],
     core: &Arc<Core>,
 ) -> Result<Listener, StartError> {
-    let address = bound.address().map_err(|source| StartError::Io {
-        action: "read the bound address".to_owned(),
+    let shard = &shards[core.number_listener() % shards.len()];
+    let listening = Listening::new(bound, shard.sources()).map_err(|source| StartError::Io {
+        action: format!("watch {address}"),
         source,
     })?;
-    let number = core.listener_started(options.shortest_deadline());
+    core.listener_started(options.shortest_deadline());
     let shared = ListenerShared::new(options, core);
     core.add_listener(&shared);
     let guard = ListenerGuard::new(&shared);
-    shards[number % shards.len()].send(Command::Listen { bound, guard });
+    shard.send(Command::Listen { listening, guard });
     Ok(Listener {
         address,
         shared,

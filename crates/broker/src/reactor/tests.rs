@@ -220,3 +220,39 @@ fn a_short_read_has_taken_all_but_the_end() {
     readiness.note_write(&Err(io::ErrorKind::WouldBlock.into()));
     assert!(!readiness.writable);
 }
+
+#[test]
+fn the_thread_of_a_reactor_ends_with_it() {
+    let reactor = threaded::Reactor::new().expect("a descriptor");
+    let fetched = reactor.fetched();
+    assert_eq!(fetched.strong_count(), 2, "the thread has it too");
+    drop(reactor);
+    assert_eq!(fetched.strong_count(), 0);
+}
+
+#[test]
+fn slots_of_a_crowd_that_has_gone_give_their_memory_back() {
+    const MANY: usize = 20_000;
+    let sources = Sources::new(&mio::Poll::new().expect("a descriptor")).expect("a descriptor");
+    let crowd = |count| -> Vec<_> {
+        let slots = &mut sources.targets.lock().slots;
+        let slot = || Slot {
+            generation: 0,
+            target: Target::Socket(0),
+        };
+        let taken = (0..count).map(|_| slots.insert(slot()) as u32);
+        let watch = |slot| Watch {
+            sources: Arc::clone(&sources),
+            slot,
+        };
+        taken.map(watch).collect()
+    };
+    let room = || sources.targets.lock().slots.capacity();
+    let stays = crowd(1);
+    drop(crowd(MANY));
+    assert!(room() >= MANY);
+    sources.shrink();
+    assert!(room() < 100);
+    drop((stays, crowd(MANY)));
+    assert!(room() < 100, "nobody is left, and nothing sweeps");
+}

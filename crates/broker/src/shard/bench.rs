@@ -26,17 +26,17 @@ use crate::registry::SocketEntry;
 pub const READ: usize = READ_BUFFER;
 
 /// One shard, one worker, and sockets without streams: what is sent to them comes as far as their outboxes.
-struct Bench {
-    broker: Broker,
-    listener: Arc<ListenerShared>,
-    shard: Shard,
-    worker: Worker,
+pub(super) struct Bench {
+    pub(super) broker: Broker,
+    pub(super) listener: Arc<ListenerShared>,
+    pub(super) shard: Shard,
+    pub(super) worker: Worker,
     /// The shard's timer and reactor belong to it.
     _runtime: Runtime,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let broker = Broker::new(BrokerOptions::default());
         // Before the shard is known, which else would be told.
         let worker = broker.register_worker(Interest::default(), Arc::new(ThreadWaker::current()));
@@ -60,7 +60,7 @@ impl Bench {
         }
     }
 
-    fn open(&mut self) -> Arc<SocketEntry> {
+    pub(super) fn open(&mut self) -> Arc<SocketEntry> {
         let core = self.broker.core();
         let slot = self.shard.sockets.vacant_entry();
         let terms = Terms {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::ShardHandle;
+use super::chores::Leaving;
 use super::routing::Relay;
 use super::waiters::{WhenClosed, WhenDrained};
 use crate::broker::Publication;
@@ -20,7 +21,7 @@ use crate::http::origin::{OriginQuestion, OriginVerdict};
 use crate::http::response::{Acceptance, Response, UpgradeDecision};
 use crate::id::{RequestId, SocketId};
 use crate::listener::{
-    Admission, Bound, ConnectionGuard, Handshake, ListenerGuard, ListenerShared,
+    Admission, ConnectionGuard, Handshake, ListenerGuard, ListenerShared, Listening,
 };
 use crate::message::SmallFrame;
 use crate::registry::SocketEntry;
@@ -29,7 +30,10 @@ use crate::transport::{Stream, Transport};
 /// One thing to do, in the order it was asked for.
 pub(crate) enum Command {
     /// Accept connections of this listener, and deal them to the shards.
-    Listen { bound: Bound, guard: ListenerGuard },
+    Listen {
+        listening: Listening,
+        guard: ListenerGuard,
+    },
     /// Serve this connection.
     Connect {
         stream: Stream,
@@ -115,6 +119,8 @@ pub(crate) enum Command {
         entry: Arc<SocketEntry>,
         by: CloseBy,
     },
+    /// Take a socket that has closed out of the rest of its channels.
+    Leave(Box<Leaving>),
     /// A worker has come to the close event of a parting socket, which has left the registries.
     CloseBegun(Arc<SocketEntry>),
     /// Tell when nothing waits for a socket any more, or that it has ended before.
@@ -138,6 +144,8 @@ pub(crate) enum Command {
         worker: Arc<WorkerQueue>,
         ended: bool,
     },
+    /// The socket whose events wait here gets a worker again.
+    Released(Arc<WorkerQueue>),
     /// Close all sockets of a listener that is being stopped.
     StopListener {
         listener: Arc<ListenerShared>,
@@ -321,6 +329,10 @@ pub(crate) struct Reserved(Option<Arc<SocketEntry>>);
 impl Reserved {
     pub(super) fn new(entry: Arc<SocketEntry>) -> Self {
         Self(Some(entry))
+    }
+
+    pub(super) fn entry(&self) -> &Arc<SocketEntry> {
+        self.0.as_ref().expect("only `into_entry` takes it")
     }
 
     pub(super) fn into_entry(mut self) -> Arc<SocketEntry> {

@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::socket::Socket;
 use super::turn::{Shard, TIME_FOR_MORE};
 use crate::codec::{Inflater, LargeMessage, Postponed};
+use crate::shrink;
 
 /// A message of so many compressed bytes is inflated at once.
 pub(super) const INFLATED_AT_ONCE: usize = 2 * 1024;
@@ -41,6 +42,10 @@ impl LargeMessages {
         let turn = now + WAIT_PER_KIB * (message.compressed_len() as u64 / 1024);
         self.turns.insert((turn, key));
         self.waiting.insert(key, (turn, message));
+    }
+
+    pub(super) fn shrink(&mut self) {
+        shrink::map(&mut self.waiting);
     }
 
     fn is_empty(&self) -> bool {

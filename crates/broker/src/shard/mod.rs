@@ -6,24 +6,22 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-use std::thread;
 
 use parking_lot::Mutex;
 
-use crate::broker::Core;
 use crate::channel::Snapshot;
 use crate::dispatch::request_block::Unpacked;
-use crate::error::StartError;
 use crate::http::answer::Reply;
 use crate::id::{RequestId, SocketId};
 use crate::message::SmallFrame;
-use crate::reactor::Reactor;
+use crate::reactor::Sources;
 use crate::registry::SocketEntry;
 use crate::stats::{Counter, ShardCounters};
 
 mod alarm;
 #[cfg(feature = "bench")]
 pub mod bench;
+pub(crate) mod chores;
 mod closing;
 pub(crate) mod cork;
 mod departure;
@@ -35,9 +33,11 @@ mod publishing;
 mod receive;
 mod requests;
 mod routing;
+mod shrinking;
 mod slice;
 mod socket;
 mod staging;
+mod starting;
 mod stopping;
 mod sweep;
 mod transmit;
@@ -46,7 +46,7 @@ mod waiters;
 
 use inbox::{Command, Inbox};
 pub(crate) use requests::origin_refused;
-use turn::Shard;
+pub(crate) use starting::start;
 pub use waiters::{WhenClosed, WhenDrained};
 
 /// A shard as the other threads see it.
@@ -59,6 +59,8 @@ pub(crate) struct ShardHandle {
     woken: AtomicBool,
     /// The shard's task, from its first turn on.
     waker: OnceLock<Waker>,
+    /// What the shard watches, once it has a thread.
+    sources: OnceLock<Arc<Sources>>,
     requests: Counter,
 }
 
@@ -70,8 +72,14 @@ impl ShardHandle {
             inbox: Mutex::default(),
             woken: AtomicBool::new(false),
             waker: OnceLock::new(),
+            sources: OnceLock::new(),
             requests: Counter::default(),
         })
+    }
+
+    /// Where a source is registered that the shard is to watch.
+    pub(crate) fn sources(&self) -> &Arc<Sources> {
+        self.sources.get().expect("a shard with a thread has them")
     }
 
     /// Puts a command in the inbox and wakes the shard, unless the calling thread is corked.
@@ -129,6 +137,19 @@ impl ShardHandle {
         std::mem::take(&mut *self.inbox.lock()).commands
     }
 
+    /// Does what it would do of sockets that have closed and were in many channels; the rest goes on waiting.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn finish_leavings(&self, core: &crate::broker::Core) {
+        let is_leaving = |command: &mut Command| matches!(command, Command::Leave(_));
+        let commands = &mut self.inbox.lock().commands;
+        let leavings: Vec<_> = commands.extract_if(.., is_leaving).collect();
+        for command in leavings {
+            if let Command::Leave(leaving) = command {
+                leaving.finish(core);
+            }
+        }
+    }
+
     /// To be called on the shard's thread alone, which is where its connections are.
     pub(crate) fn next_request_id(&self) -> RequestId {
         self.requests.add(1);
@@ -157,46 +178,4 @@ impl ShardHandle {
         debug_assert!(known.will_wake(waker), "a task keeps its waker");
         self.woken.store(false, Ordering::SeqCst);
     }
-}
-
-/// How many tasks run before tokio's reactor is looked at again, which takes a system call. A connection that does HTTP is a
-/// task; a poll of it reads and writes little, and 32 instead of 8 spare two thirds of these calls (`docs/performance.md`). A
-/// turn is a task too, and may be long: the shard's reactor sees to it that not too many go by without a look.
-const TASKS_PER_POLL: u32 = 32;
-
-/// Starts the I/O threads.
-pub(crate) fn start(count: usize, core: &Arc<Core>) -> Result<Vec<Arc<ShardHandle>>, StartError> {
-    let handles: Vec<_> = (0..count).map(|n| ShardHandle::new(n as u16)).collect();
-    for handle in &handles {
-        let io_error = |source| StartError::Io {
-            action: "start an I/O thread".to_owned(),
-            source,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .event_interval(TASKS_PER_POLL)
-            .build()
-            .map_err(io_error)?;
-        let entered = runtime.enter();
-        let reactor = Reactor::new().map_err(io_error)?;
-        drop(entered);
-        let handle = Arc::clone(handle);
-        let core = Arc::clone(core);
-        thread::Builder::new()
-            .name(format!("wsbroker-io-{}", handle.index))
-            .spawn(move || {
-                runtime.block_on(async {
-                    // A task of its own: woken on this thread it is only queued, without a system call. And without
-                    // tokio's budget, which would end a turn after 128 reads.
-                    let shard = tokio::task::unconstrained(Shard::new(handle, core, reactor).run());
-                    if tokio::spawn(shard).await.is_err() {
-                        // Its sockets are gone and every stop would wait for ever: better that somebody restarts us.
-                        tracing::error!("an I/O thread panicked");
-                        std::process::abort();
-                    }
-                });
-            })
-            .map_err(io_error)?;
-    }
-    Ok(handles)
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
+use super::chores::Joining;
 use super::inbox::{Reserved, Terms, UpgradeReply};
 use super::socket::{Opening, Socket};
 use super::turn::{Shard, find};
@@ -45,10 +46,10 @@ impl Shard {
             return;
         }
         if let Some(most) = terms.listener.options.limits.socket.channels
-            && distinct(&acceptance.channels) > most as usize
+            && has_more_than(most as usize, &acceptance.channels)
         {
             // To let it in without some of its channels would be to lose messages that nobody misses.
-            tracing::error!(
+            tracing::warn!(
                 limit = most,
                 "an upgrade was accepted with more channels than a socket may be in"
             );
@@ -80,13 +81,11 @@ impl Shard {
             let _ = reply.send(UpgradeReply::Refused(banned()));
             return;
         }
-        for channel in &acceptance.channels {
-            // Checked above, together.
-            let _ = self.core.subscribe(&entry, channel);
-        }
-        // An exchange that is gone drops the reservation, which comes back as `abandon`.
-        let accepted = UpgradeReply::Accepted(Reserved::new(entry), Box::new(acceptance));
-        let _ = reply.send(accepted);
+        self.join(Joining {
+            reserved: Reserved::new(entry),
+            acceptance: Box::new(acceptance),
+            reply,
+        });
     }
 
     /// The 101 did not go out: the socket has never been opened.
@@ -136,8 +135,14 @@ impl Shard {
     }
 }
 
-fn distinct(channels: &[ChannelName]) -> usize {
-    channels.iter().collect::<HashSet<_>>().len()
+/// Whether these are more different channels.
+fn has_more_than(most: usize, channels: &[ChannelName]) -> bool {
+    let mut distinct = HashSet::new();
+    channels.len() > most
+        && channels.iter().any(|channel| {
+            distinct.insert(channel);
+            distinct.len() > most
+        })
 }
 
 /// Makes the subprotocol of the request and of the acceptance the same: the one that the worker named, if the client

@@ -1,9 +1,11 @@
 //! Events gathered during a turn, by worker.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::dispatch::batch::Batch;
 use crate::dispatch::queue::WorkerQueue;
+use crate::shrink;
 
 /// A batch this large is handed over before the turn ends, so that a turn over busy sockets stays bounded.
 const HAND_OVER_BYTES: usize = 64 * 1024;
@@ -12,6 +14,8 @@ const HAND_OVER_BYTES: usize = 64 * 1024;
 pub(super) struct Staging {
     /// A handful of workers at most times: a search costs less than a map.
     workers: Vec<(Arc<WorkerQueue>, Batch)>,
+    /// The queues in which events wait for a worker, by their id: there may be one for each socket.
+    of_nobody: HashMap<u32, (Arc<WorkerQueue>, Batch)>,
 }
 
 impl Staging {
@@ -22,6 +26,11 @@ impl Staging {
             .position(|(other, _)| other.id == worker.id)
         {
             Some(at) => at,
+            None if worker.is_of_nobody() => {
+                let entry = self.of_nobody.entry(worker.id);
+                let added = entry.or_insert_with(|| (Arc::clone(worker), Batch::default()));
+                return &mut added.1;
+            }
             None => {
                 self.workers.push((Arc::clone(worker), Batch::default()));
                 self.workers.len() - 1
@@ -38,6 +47,18 @@ impl Staging {
     /// Hands every worker its batch, waking it at most once.
     pub(super) fn hand_over(&mut self, shard: u16) {
         self.hand_over_above(shard, 0);
+        if !self.of_nobody.is_empty() {
+            self.of_nobody.retain(|_, (queue, batch)| {
+                match queue.push(shard, std::mem::take(batch)) {
+                    Ok(()) => false,
+                    Err(refused) => {
+                        *batch = refused;
+                        true
+                    }
+                }
+            });
+            shrink::map(&mut self.of_nobody);
+        }
     }
 
     /// A worker that has left refuses its batch; it stays here until the shard is told of the departure.
@@ -55,6 +76,9 @@ impl Staging {
 
     /// What was gathered for a worker that has left.
     pub(super) fn take_from(&mut self, worker: &WorkerQueue) -> Batch {
+        if let Some((_, batch)) = self.of_nobody.remove(&worker.id) {
+            return batch;
+        }
         match self
             .workers
             .iter()

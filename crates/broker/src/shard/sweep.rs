@@ -39,6 +39,7 @@ impl Shard {
                 if self.core.registry.len() == 0 {
                     memory::rest();
                 }
+                self.give_memory_back();
             }
             return None;
         }
@@ -87,6 +88,7 @@ impl Shard {
             self.runs.halve();
             self.shrinks = INBOXES;
             memory::age();
+            self.give_memory_back();
         }
         for key in from..to {
             self.sweep_socket(key as u32);

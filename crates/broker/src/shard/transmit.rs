@@ -90,7 +90,7 @@ impl Shard {
         }
     }
 
-    fn write(&mut self, key: u32) {
+    pub(super) fn write(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
         let Some(wire) = &mut socket.wire else {
             return; // its outbox waits for the 101

@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::ShardHandle;
 use super::alarm::Alarm;
+use super::chores::{Chore, Chores};
 use super::cork;
 use super::inbox::{Command, Inbox, next_frame};
 use super::large::LargeMessages;
@@ -32,6 +33,7 @@ use crate::listener::{self, Admission};
 use crate::outbox::Runs;
 use crate::reactor::{Reactor, Readiness};
 use crate::registry::IdMap;
+use crate::shrink;
 use crate::transport::Transport;
 
 /// The shard's one read buffer. An idle socket has none; 64 KiB is what a socket receives at once at most on loopback
@@ -79,6 +81,8 @@ pub(super) struct Shard {
     again: VecDeque<u32>,
     /// Sockets that are not read because their worker is full, by worker.
     pub(super) parked: HashMap<u32, Parked>,
+    /// The socket whose events wait in a queue of its own, by that queue: a worker that has left is busy with it.
+    pub(super) held_back: HashMap<u32, u32>,
     /// Sockets whose worker has room again, and of which there was news before.
     pub(super) unparked: VecDeque<u32>,
     /// What keeps stops waiting of the sockets that have gone; released when their last events are handed over.
@@ -90,6 +94,8 @@ pub(super) struct Shard {
     pub(super) sweep: super::sweep::Sweep,
     /// Sockets that are over a rate and not read for that.
     pub(super) paused: Paused,
+    /// What is done in pieces.
+    pub(super) chores: Chores,
     /// Goodbyes of listeners that are being stopped.
     pub(super) farewells: Vec<Farewell>,
     pub(super) waiters: Waiters,
@@ -118,12 +124,14 @@ impl Shard {
             news: Vec::new(),
             again: VecDeque::new(),
             parked: HashMap::new(),
+            held_back: HashMap::new(),
             unparked: VecDeque::new(),
             departed: Vec::new(),
             now: 0,
             clock: 0,
             sweep: super::sweep::Sweep::default(),
             paused: Paused::default(),
+            chores: Chores::default(),
             farewells: Vec::new(),
             waiters: Waiters::default(),
             alarm: Alarm::new(),
@@ -146,6 +154,7 @@ impl Shard {
         self.visit_ready(cx);
         let is_inflating = self.inflate_large();
         cork::uncork();
+        self.do_chores();
         let next_sweep = self.sweep_if_due();
         self.write_dirty();
         self.staging.hand_over(self.handle.index);
@@ -160,7 +169,8 @@ impl Shard {
             .set(self.paused.len() as u64);
         let next = [next_sweep, self.paused.next(), self.next_farewell()];
         self.alarm.set(next.into_iter().flatten().min(), cx);
-        if is_inflating || !self.again.is_empty() || !self.dirty.is_empty() {
+        let has_more = !self.again.is_empty() || !self.dirty.is_empty() || !self.chores.is_empty();
+        if is_inflating || has_more || self.has_farewells() {
             // Behind a look at the reactor: a wake-up would only be behind the tasks that are ready.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
@@ -187,10 +197,9 @@ impl Shard {
     /// `next` are those behind this command. `bytes` begins with what belongs to it, if it has something there.
     fn obey(&mut self, command: Command, next: &mut Drain<'_, Command>, bytes: &mut &[u8]) {
         match command {
-            Command::Listen { bound, guard } => {
+            Command::Listen { listening, guard } => {
                 let (core, here) = (Arc::clone(&self.core), Arc::clone(&self.handle));
-                let sources = Arc::clone(self.reactor.sources());
-                tokio::spawn(listener::accept(bound, guard, core, here, sources));
+                tokio::spawn(listener::accept(guard, listening, core, here));
             }
             Command::Connect {
                 stream,
@@ -201,7 +210,7 @@ impl Shard {
                     let handle = Arc::clone(&self.handle);
                     connection::spawn(transport, peer, handle, admission);
                 }
-                Err(error) => tracing::warn!(%error, "a connection could not be registered"),
+                Err(error) => self.core.accept_failures.note(&error),
             },
             Command::Request { id, block, reply } => self.request(id, &block, reply),
             Command::RequestCopied { id, length, reply } => {
@@ -257,6 +266,7 @@ impl Shard {
             Command::PublishCopied(first) => self.publish_copied(first, next, bytes),
             Command::Relay(relay) => self.relayed(&relay),
             Command::Close { entry, by } => self.close_from_call(&entry, by),
+            Command::Leave(leaving) => self.begin(Chore::Leave(leaving)),
             Command::CloseBegun(entry) => self.close_begun(&entry),
             Command::WhenDrained { entry, then } => self.when_drained(&entry, then),
             Command::WhenClosed { entry, then } => self.when_closed(&entry, then),
@@ -264,6 +274,7 @@ impl Shard {
             Command::Rerouted(entry) => self.rerouted(&entry),
             Command::WorkerDrained(worker) => self.unpark(worker),
             Command::WorkerLeft { worker, ended } => self.worker_left(&worker, ended),
+            Command::Released(holding) => self.released(&holding),
             Command::StopListener {
                 listener,
                 code,
@@ -338,6 +349,25 @@ impl Shard {
         if !has_turn_coming {
             self.receive(key, reason);
         }
+    }
+
+    /// Gives memory back of what there was much of.
+    pub(super) fn shrink_news(&mut self) {
+        shrink::list(&mut self.news);
+        shrink::queue(&mut self.again);
+        self.reactor.sources().shrink();
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        let maps = self.early.capacity() + self.parked.capacity();
+        let lists = self.dirty.capacity() + self.unparked.capacity() + self.again.capacity();
+        self.sockets.capacity() + maps + lists
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_again(&mut self) {
+        self.again.clear();
     }
 
     /// Puts a socket on the list of those to write at the end of the turn.

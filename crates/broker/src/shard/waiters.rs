@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::turn::{Shard, find};
 use crate::registry::SocketEntry;
+use crate::shrink;
 
 /// Called with `true` when nothing waits for the socket any more, with `false` when it has ended before. On an I/O thread: it must
 /// not block or panic.
@@ -43,6 +44,11 @@ impl Waiters {
 
     pub(super) fn has_drain(&self, key: u32) -> bool {
         self.drained.contains_key(&key)
+    }
+
+    pub(super) fn shrink(&mut self) {
+        shrink::map(&mut self.drained);
+        shrink::map(&mut self.closed);
     }
 
     fn end_drains(&mut self, key: u32, is_drained: bool) {
