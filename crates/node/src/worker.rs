@@ -215,9 +215,7 @@ pub(crate) fn register(mut cx: FunctionContext) -> JsResult<JsNumber> {
 
     let handle = environment::get_or_create(&mut cx, is_main_thread)?.next_handle();
     // Before the environment is locked: hooks of `node:async_hooks` are told of it.
-    let waker = Arc::new(EventLoopWaker::new(
-        &mut cx, handle, is_libuv, resource,
-    ));
+    let waker = Arc::new(EventLoopWaker::new(&mut cx, handle, is_libuv, resource));
     let mut environment = environment::get_or_create(&mut cx, is_main_thread)?;
     let refusal = match environment.registered_in_this_thread() {
         Registered::Nobody => None,
