@@ -11,7 +11,8 @@ export const ERROR_CODES = {
   WSB_ADDRESS_IN_USE: 'Another socket listens on that address already.',
   WSB_PERMISSION_DENIED: 'The process may not listen there: a port below 1024, or a folder it cannot write to.',
   WSB_NO_WORKER: '`start` was called before any thread registered as a worker; events would reach nobody.',
-  WSB_ALREADY_REGISTERED: 'This thread is registered as a worker already; unregister it first.',
+  WSB_ALREADY_REGISTERED:
+    'This thread is registered as a worker already, perhaps by another copy of the package that it has loaded; unregister it first.',
   WSB_LIMIT_REACHED: 'A socket is in as many channels as `limits.channelsPerSocket` lets it.',
   WSB_HANDLER_TIMEOUT:
     'A handler returned a promise that did not settle within `handlerTimeout`; its socket is closed with 1011. `handleError` is told of it.',

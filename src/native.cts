@@ -65,6 +65,8 @@ export type NativeStartResult =
   | { code: string; message: string };
 
 export interface Native {
+  /** Another number for each copy of the addon that the process has loaded from a file of its own. */
+  readonly place: number;
   /**
    * Makes this thread a worker.
    *
@@ -184,6 +186,9 @@ export interface Native {
   refuse(requestId: number, status: number, headers: string, body: NativeData): boolean;
 }
 
+/** Where a thread keeps which copy of the addon it has loaded first, for all copies of this module. */
+const LOADED = Symbol.for('wsbroker.place');
+
 function load(): Native {
   try {
     return loadAddon<Native>();
@@ -199,3 +204,19 @@ function load(): Native {
  * function that is looked up there is neither a constant nor called directly.
  */
 export const native: Native = { ...load() };
+warnOfAnotherCopy();
+
+/**
+ * Two copies of the package at different places have a broker each, and the sockets and channels of one are unknown to the
+ * other. That may be meant, so it is no error. Each thread is told, of what it has loaded itself.
+ */
+function warnOfAnotherCopy(): void {
+  const loaded = globalThis as { [LOADED]?: number };
+  loaded[LOADED] ??= native.place;
+  if (loaded[LOADED] === native.place) return;
+  process.emitWarning(
+    'wsbroker is loaded from two places. Each copy has a broker of its own, and knows nothing of the sockets and channels of ' +
+      `the other; \`npm ls wsbroker\` shows who depends on which. This one is in ${__dirname}.`,
+    { type: 'WsBrokerWarning', code: 'WSB_LOADED_TWICE' },
+  );
+}

@@ -423,12 +423,12 @@ export type Nothing = void | undefined | null;
 export interface ErrorContext {
   /**
    * The handler that threw, rejected or hung, for example `'handleSocketMessage'`; `'origins'` for the function of that
-   * option.
+   * option; `'events'` when a batch of events could not be read for want of memory, which is tried again.
    */
   handler: string;
   /** The socket it was called for. */
   socketId?: SocketId;
-  /** The request it was called for. */
+  /** The request it was called for. It may be missing when its client has left and the handler does not hold it either. */
   request?: HttpRequest;
 }
 
@@ -475,8 +475,8 @@ export interface WorkerHandlers {
    */
   handleSocketClose?: (socketId: SocketId, token: Token, code: number, reason: string) => unknown;
   /**
-   * A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler the error goes to stderr
-   * with its stack.
+   * A handler threw or rejected, or did not settle within `handlerTimeout`. Without this handler errors go to stderr: the
+   * first from each place in the code with its stack, and again after a minute, the others as a count, in a line a second.
    */
   handleError?: (error: unknown, context: ErrorContext) => unknown;
 }

@@ -1,5 +1,9 @@
 // The package loaded several times in one thread, as test runners do: the thread is one worker all the same.
 
+import assert from 'node:assert/strict';
+import { cp, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { runsTo } from './helpers/program.mjs';
 
@@ -96,3 +100,26 @@ test('a thread that ends leaves nothing of it to the next one', () =>
     console.log(await (await fetch(server.url)).text());
     await server.stop();`,
   ));
+
+test('copies at two places have two brokers, and say so', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'wsbroker-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const root = path.join(import.meta.dirname, '..');
+  for (const name of ['lib', 'index.node', 'package.json'])
+    await cp(path.join(root, name), path.join(folder, name), { recursive: true });
+  await symlink(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
+  const log = await runsTo(
+    { stdout: '1 0\n1 1' },
+    `const require = (await import('node:module')).createRequire(${JSON.stringify(import.meta.url)});
+    const one = require('wsbroker');
+    for (const file of Object.keys(require.cache)) delete require.cache[file];
+    require('wsbroker'); // the same place
+    const other = require(${JSON.stringify(path.join(folder, 'lib', 'index.cjs'))});
+    one.registerWorkerThread({});
+    console.log(one.stats().workers.length, other.stats().workers.length);
+    other.registerWorkerThread({});
+    console.log(one.stats().workers.length, other.stats().workers.length);`,
+  );
+  assert.equal(log.match(/\[WSB_LOADED_TWICE\] WsBrokerWarning: wsbroker is loaded from two places/g).length, 1);
+  assert.ok(log.includes(`This one is in ${path.join(folder, 'lib')}`));
+});
