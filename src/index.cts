@@ -285,7 +285,8 @@ export function close(socketId: SocketId, code = 1000, reason = ''): boolean {
 }
 
 /**
- * How many sockets are subscribed to a channel.
+ * How many sockets are subscribed to a channel. One that was in many channels and has just closed may be counted for some
+ * milliseconds more, while its I/O thread takes it out of them in pieces.
  *
  * @param channel - the channel
  * @returns the number; 0 for a channel that does not exist

@@ -11,35 +11,32 @@ use slab::Slab;
 /// Nobody misses the memory for so many.
 const KEPT: usize = 64;
 
-/// A collection is too large for its content when it has room for so many times as much.
-const TIMES: usize = 4;
-
-/// Room that remains.
-fn room(len: usize) -> usize {
-    len.saturating_mul(TIMES).max(KEPT)
+/// With room for more than four times what is there a collection is too large.
+fn most(len: usize) -> usize {
+    len.saturating_mul(4).max(KEPT)
 }
 
 /// Costs a look at two numbers, or, once for half of what is taken out, a move of what is left.
 pub(crate) fn map<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
     // Its capacity tells nothing: places that were freed in a full table are not counted. This looks at the table itself.
-    map.shrink_to(room(map.len()));
+    map.shrink_to(most(map.len()));
 }
 
 pub(crate) fn list<T>(list: &mut Vec<T>) {
-    if list.capacity() / TIMES > room(list.len()) {
-        list.shrink_to(room(list.len()));
+    if list.capacity() > most(list.len()) {
+        list.shrink_to(most(list.len()) / 2);
     }
 }
 
 pub(crate) fn queue<T>(queue: &mut VecDeque<T>) {
-    if queue.capacity() / TIMES > room(queue.len()) {
-        queue.shrink_to(room(queue.len()));
+    if queue.capacity() > most(queue.len()) {
+        queue.shrink_to(most(queue.len()) / 2);
     }
 }
 
 /// What stays keeps its key, so the memory in front of the last one stays as well.
 pub(crate) fn slab<T>(slab: &mut Slab<T>) {
-    if slab.capacity() / TIMES > room(slab.len()) {
+    if slab.capacity() > most(slab.len()) {
         slab.shrink_to_fit();
     }
 }
@@ -53,7 +50,7 @@ mod tests {
     #[test]
     fn what_has_peaked_has_room_for_some_times_what_is_left() {
         for left in [0, 1, 100, 1000] {
-            let most = TIMES * room(left);
+            let most = 2 * most(left); // a map has a power of two
             let mut numbers: HashMap<_, _> = (0..MANY).map(|n| (n, n)).collect();
             let mut waiting: VecDeque<_> = (0..MANY).collect();
             let mut items: Vec<_> = (0..MANY).collect();
