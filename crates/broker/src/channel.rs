@@ -8,13 +8,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::id::SocketId;
 use crate::name::ChannelName;
 use crate::registry::{IdMap, SocketEntry};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Members per chunk. Larger chunks cost a subscribe more when it meets a publish, smaller ones lengthen the list.
 const CHUNK: usize = 256;

@@ -66,6 +66,8 @@ pub mod limits;
 pub mod listener;
 pub mod memory;
 mod message;
+#[cfg(all(test, wsbroker_loom))]
+mod models;
 pub mod name;
 pub mod options;
 mod outbox;
@@ -74,6 +76,7 @@ mod registry;
 mod route;
 mod shard;
 pub mod stats;
+mod sync;
 mod transport;
 
 pub use address::{BindAddress, ListenAddress};

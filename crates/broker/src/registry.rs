@@ -4,10 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::channel::{Channel, ChannelSet};
 use crate::client::ClientAddress;
@@ -19,6 +17,7 @@ use crate::options::SlowConsumer;
 use crate::route::NativeRoute;
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
+use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, Ordering, thread_local};
 
 /// What every thread may know of a socket. The socket itself belongs to its shard.
 pub(crate) struct SocketEntry {
@@ -271,7 +270,7 @@ thread_local! {
 
 /// Never twice the same.
 fn next_version() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
+    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 

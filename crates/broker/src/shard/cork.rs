@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::ShardHandle;
+use crate::sync::thread_local;
 
 thread_local! {
     static CORK: RefCell<Cork> = const { RefCell::new(Cork { corked: false, owed: Vec::new() }) };

@@ -3,12 +3,9 @@
 //! Everything it does happens in *turns* (see `turn`): take the inbox, visit the sockets that are ready, write to
 //! those that have something waiting, hand the gathered events to the workers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread;
-
-use parking_lot::Mutex;
 
 use crate::broker::Core;
 use crate::channel::Snapshot;
@@ -20,6 +17,7 @@ use crate::message::SmallFrame;
 use crate::reactor::Reactor;
 use crate::registry::SocketEntry;
 use crate::stats::{Counter, ShardCounters};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 mod alarm;
 #[cfg(feature = "bench")]
@@ -29,6 +27,8 @@ pub(crate) mod cork;
 mod departure;
 pub(crate) mod inbox;
 mod large;
+#[cfg(all(test, wsbroker_loom))]
+mod models;
 mod opening;
 mod pacing;
 mod publishing;
