@@ -17,7 +17,7 @@ use crate::options::SlowConsumer;
 use crate::route::NativeRoute;
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
-use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, Ordering, thread_local};
+use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, Ordering, StaticU64, thread_local};
 
 /// What every thread may know of a socket. The socket itself belongs to its shard.
 pub(crate) struct SocketEntry {
@@ -270,7 +270,7 @@ thread_local! {
 
 /// Never twice the same.
 fn next_version() -> u64 {
-    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    static LAST: StaticU64 = StaticU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 

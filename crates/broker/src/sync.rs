@@ -2,6 +2,9 @@
 //! for itself. With `--cfg wsbroker_loom` they are loom's, which runs a model of a protocol once for each order in which its
 //! threads may come (`models.rs`); otherwise these are other names of the same things.
 
+/// For a static, which none of loom's can be.
+pub(crate) use std::sync::atomic::AtomicU64 as StaticU64;
+
 #[cfg(not(wsbroker_loom))]
 mod items {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
