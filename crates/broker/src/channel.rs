@@ -8,15 +8,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::{self, RandomState};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::vec;
-
-use parking_lot::Mutex;
 
 use crate::id::SocketId;
 use crate::name::ChannelName;
 use crate::registry::{IdMap, SocketEntry};
 use crate::shrink;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Members per chunk. Larger chunks cost a subscribe more when it meets a publish, smaller ones lengthen the list.
 pub(crate) const CHUNK: usize = 256;

@@ -67,6 +67,8 @@ pub mod limits;
 pub mod listener;
 pub mod memory;
 mod message;
+#[cfg(all(test, wsbroker_loom))]
+mod models;
 pub mod name;
 pub mod options;
 mod outbox;
@@ -76,6 +78,7 @@ mod route;
 mod shard;
 mod shrink;
 pub mod stats;
+mod sync;
 mod transport;
 
 pub use address::{BindAddress, ListenAddress};

@@ -4,10 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::channel::{ChannelSet, Snapshot};
 use crate::client::ClientAddress;
@@ -20,6 +18,9 @@ use crate::route::NativeRoute;
 use crate::shard::inbox::Terms;
 use crate::shard::{ShardHandle, cork};
 use crate::shrink;
+use crate::sync::{
+    AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, StaticU64, thread_local,
+};
 
 /// What every thread may know of a socket. The socket itself belongs to its shard.
 pub(crate) struct SocketEntry {
@@ -336,7 +337,7 @@ thread_local! {
 
 /// Never twice the same.
 fn next_version() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
+    static LAST: StaticU64 = StaticU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 

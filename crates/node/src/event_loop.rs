@@ -253,3 +253,115 @@ impl HostFunctions {
         size.div_ceil(size_of::<Block>())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    /// A handle of a libuv that checks what it allows.
+    #[derive(Default)]
+    struct Handle {
+        sends: AtomicUsize,
+        /// What closes writes this without a lock, so that a sanitizer sees a send beside it.
+        is_closed: bool,
+        closes: usize,
+    }
+
+    unsafe extern "C" fn send_to(handle: *mut c_void) -> c_int {
+        // SAFETY: the test's handle outlives it, and whoever sends to it says that it is open.
+        let handle = unsafe { &*handle.cast::<Handle>() };
+        assert!(
+            !handle.is_closed,
+            "no handle is sent to after it was closed"
+        );
+        handle.sends.fetch_add(1, Ordering::Relaxed);
+        OK
+    }
+
+    unsafe extern "C" fn close(handle: *mut c_void, _: OnHandle) {
+        // SAFETY: as above, and nobody sends to it any more.
+        let handle = unsafe { &mut *handle.cast::<Handle>() };
+        handle.is_closed = true;
+        handle.closes += 1;
+    }
+
+    unsafe extern "C" fn size(_: c_int) -> usize {
+        100 // no multiple of a block
+    }
+
+    /// Only what the tests come to does anything.
+    fn host() -> &'static HostFunctions {
+        unsafe extern "C" fn four<A, B, C>(_: node_api::Env, _: A, _: B, _: C) -> c_int {
+            OK
+        }
+        unsafe extern "C" fn two<A, B>(_: A, _: B) -> c_int {
+            OK
+        }
+        unsafe extern "C" fn one<A>(_: A) -> c_int {
+            OK
+        }
+        unsafe extern "C" fn data(_: *const c_void) -> *mut c_void {
+            ptr::null_mut()
+        }
+        unsafe extern "C" fn nothing_of_two(_: *mut c_void, _: *mut c_void) {}
+        unsafe extern "C" fn nothing(_: *mut c_void) {}
+        unsafe extern "C" fn init(_: *mut c_void, _: *mut c_void, _: OnHandle) -> c_int {
+            OK
+        }
+        Box::leak(Box::new(HostFunctions {
+            napi_get_uv_event_loop: two,
+            napi_async_init: four,
+            napi_async_destroy: two,
+            napi_open_callback_scope: four,
+            napi_close_callback_scope: two,
+            napi_add_async_cleanup_hook: four,
+            napi_remove_async_cleanup_hook: one,
+            uv_handle_size: size,
+            uv_handle_get_data: data,
+            uv_handle_set_data: nothing_of_two,
+            uv_async_init: init,
+            uv_async_send: send_to,
+            uv_unref: nothing,
+            uv_close: close,
+        }))
+    }
+
+    #[test]
+    fn a_handle_is_closed_once_and_not_sent_to_afterwards() {
+        for _ in 0..200 {
+            let handle = Box::into_raw(Box::<Handle>::default());
+            let signal = LoopSignal {
+                host: host(),
+                handle: RwLock::new(Some(AsyncHandle(handle.cast()))),
+            };
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| (0..100).for_each(|_| signal.send()));
+                }
+                signal.send();
+                signal.close();
+                signal.close();
+            });
+            // SAFETY: it came from a box, and all threads that had it are gone.
+            let handle = unsafe { Box::from_raw(handle) };
+            assert!(handle.is_closed && handle.closes == 1);
+            assert!(handle.sends.into_inner() >= 1);
+        }
+    }
+
+    #[test]
+    fn memory_of_a_handle_is_enough_aligned_and_given_back_whole() {
+        let host = host();
+        let handle = host.allocate_handle();
+        assert!(handle.cast::<Block>().is_aligned());
+        assert!(host.blocks_of_handle() * size_of::<Block>() >= 100);
+        // SAFETY: so many bytes were taken; it comes from `allocate_handle` and is freed here alone.
+        unsafe {
+            handle.cast::<u8>().write_bytes(0xff, 100);
+            host.free_handle(handle);
+        }
+    }
+}

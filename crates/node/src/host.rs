@@ -62,3 +62,34 @@ macro_rules! host_functions {
 }
 
 pub(crate) use host_functions;
+
+#[cfg(test)]
+mod tests {
+    use super::find;
+
+    host_functions! {
+        /// One that there is.
+        struct Found;
+        fn strlen(*const std::ffi::c_char) -> usize;
+    }
+
+    host_functions! {
+        /// One of them is missing.
+        #[expect(dead_code, reason = "nothing of it is found")]
+        struct Missing;
+        fn strlen(*const std::ffi::c_char) -> usize;
+        fn wsbroker_has_no_such_function(*const std::ffi::c_char) -> usize;
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn functions_are_found_by_name_all_or_none() {
+        assert!(find(c"wsbroker_has_no_such_function").is_none());
+        let Some(found) = Found::get() else {
+            panic!("every program has strlen");
+        };
+        // SAFETY: this is its signature in C, and what it gets is a C string.
+        assert_eq!(unsafe { (found.strlen)(c"four".as_ptr()) }, 4);
+        assert!(Missing::get().is_none());
+    }
+}

@@ -1,6 +1,8 @@
 //! From the shards to the workers: what happened, packed; who handles it; how much may wait.
 
 pub mod batch;
+#[cfg(all(test, wsbroker_loom))]
+mod models;
 pub(crate) mod queue;
 pub mod record;
 pub mod request_block;

@@ -2,9 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::batch::Batch;
 use super::record::{Record, kind};
@@ -12,6 +9,7 @@ use super::worker::{Finished, Interest, WorkerWaker};
 use crate::id::{RequestId, SocketId};
 use crate::registry::IdMap;
 use crate::stats::WorkerStats;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// A worker whose waiting events hold more than this is full: its sockets are not read until half has gone.
 /// A flood at a worker that sleeps stays within this much memory, plus one read per shard.

@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::ShardHandle;
+use crate::sync::{Ordering, StaticU32, thread_local};
 
 thread_local! {
     static CORK: RefCell<Cork> = const {
@@ -25,7 +25,7 @@ struct Cork {
 
 /// Tells whether a task began before the kernel refused to take more for a socket; wraps. Only sockets that have been refused
 /// something for 2^31 such moments are taken for ones that just have.
-static MOMENT: AtomicU32 = AtomicU32::new(0);
+static MOMENT: StaticU32 = StaticU32::new(0);
 
 /// A moment behind everything that has begun; never 0.
 pub(crate) fn next_moment() -> NonZeroU32 {

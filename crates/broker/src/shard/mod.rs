@@ -3,11 +3,8 @@
 //! Everything it does happens in *turns* (see `turn`): take the inbox, visit the sockets that are ready, write to
 //! those that have something waiting, hand the gathered events to the workers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-
-use parking_lot::Mutex;
 
 use crate::channel::Snapshot;
 use crate::dispatch::request_block::Unpacked;
@@ -17,6 +14,7 @@ use crate::message::SmallFrame;
 use crate::reactor::Sources;
 use crate::registry::SocketEntry;
 use crate::stats::{Counter, ShardCounters};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 mod alarm;
 #[cfg(feature = "bench")]
@@ -27,6 +25,8 @@ pub(crate) mod cork;
 mod departure;
 pub(crate) mod inbox;
 mod large;
+#[cfg(all(test, wsbroker_loom))]
+mod models;
 mod opening;
 mod pacing;
 mod publishing;
