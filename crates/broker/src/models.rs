@@ -107,8 +107,8 @@ impl World {
         let Some(channels) = core.registry.remove(entry) else {
             return false;
         };
-        for channel in &channels {
-            core.channels.leave(channel, entry.id);
+        for channel in channels {
+            core.channels.leave(&channel, entry.id);
         }
         true
     }
