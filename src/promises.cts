@@ -4,6 +4,8 @@ import { IntrinsicPromise, promiseThen } from './primordials.cjs';
 
 /** Throws what a getter of the value throws. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  // What most handlers return that are called for each message.
+  if (value === undefined) return false;
   const mayHaveThen = (typeof value === 'object' && value !== null) || typeof value === 'function';
   return mayHaveThen && typeof (value as PromiseLike<unknown>).then === 'function';
 }
