@@ -82,10 +82,7 @@ function address(files) {
     ['--test', '--test-reporter=spec', `--test-timeout=${FILE_TIMEOUT}`, '--test-concurrency=1', ...chosen(files)],
     { cwd: package_, stdio: 'inherit', env: { ...process.env, LD_PRELOAD: runtime, ASAN_OPTIONS: options.join(':') } },
   );
-  const found = readdirSync(reports);
-  for (const report of found) console.error(readFileSync(path.join(reports, report), 'utf8'));
-  if (found.length > 0)
-    throw new StepFailed(`AddressSanitizer reports ${found.length}: ${path.relative(ROOT, reports)}`);
+  tell('AddressSanitizer', reports);
   if (status !== 0) throw new StepFailed('a test failed, with nothing reported by AddressSanitizer');
   say('AddressSanitizer found nothing');
 }
@@ -125,16 +122,24 @@ function thread(args) {
   const reports = emptied(path.join(WORK, 'thread/reports'));
   const tests =
     args.length > 0 ? args : ['--package', 'wsbroker-engine', '--package', 'wsbroker-node', '--lib', '--tests'];
-  // Without its own build the standard library's atomics would be invisible, and much that is right be reported.
-  build('thread', ['test', '-Zbuild-std', '--no-fail-fast', ...tests], {
-    RUSTFLAGS: '-Zsanitizer=thread',
-    TSAN_OPTIONS: `log_path=${path.join(reports, 'report')}`,
-  });
+  try {
+    // Without its own build the standard library's atomics would be invisible, and much that is right be reported.
+    build('thread', ['test', '-Zbuild-std', '--no-fail-fast', ...tests], {
+      RUSTFLAGS: '-Zsanitizer=thread',
+      TSAN_OPTIONS: `log_path=${path.join(reports, 'report')}`,
+    });
+  } finally {
+    // A program of which there is a report ends with an exit code of its own, and cargo with it.
+    tell('ThreadSanitizer', reports);
+  }
+  say('ThreadSanitizer found nothing');
+}
+
+/** Prints the reports and fails, if there are any. */
+function tell(sanitizer, reports) {
   const found = readdirSync(reports);
   for (const report of found) console.error(readFileSync(path.join(reports, report), 'utf8'));
-  if (found.length > 0)
-    throw new StepFailed(`ThreadSanitizer reports ${found.length}: ${path.relative(ROOT, reports)}`);
-  say('ThreadSanitizer found nothing');
+  if (found.length > 0) throw new StepFailed(`${sanitizer} reports ${found.length}: ${path.relative(ROOT, reports)}`);
 }
 
 function ensureStandardLibrarySource() {
