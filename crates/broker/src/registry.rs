@@ -35,12 +35,12 @@ pub(crate) struct SocketEntry {
     pub(crate) deflate: Option<PerMessageDeflate>,
     /// Whom a ban may mean.
     pub(crate) client: ClientAddress,
-    /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox.
+    /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox; and [`STALLED`].
     buffered: AtomicUsize,
-    /// Of these, what does not count against the client while the kernel takes no more for it; 4 GiB at the most.
-    burst: AtomicU32,
-    /// [`FLOWS`], or the moment from which on the kernel takes no more.
-    stalled: AtomicU32,
+    /// Of these, what counts against the client while it is stalled; 4 GiB at the most.
+    late: AtomicU32,
+    /// The moment from which on it is stalled.
+    stalled_at: AtomicU32,
     /// What of `shared` there is, [`HAS_TOKEN`] and [`HAS_ROUTE`]: what has neither takes no lock for its messages. Changed
     /// under the lock.
     has: AtomicU8,
@@ -73,8 +73,12 @@ pub(crate) enum Reservation {
 /// knows yet how fast the client reads. A page of history fits, and a loop without an end is noticed.
 pub(crate) const BURST: usize = 16;
 
-/// The kernel takes what it is given.
-const FLOWS: u32 = 0;
+/// The kernel takes no more for this socket: a bit of how much waits for it, so that whoever is about to send sees it without
+/// a look of its own.
+const STALLED: usize = 1 << (usize::BITS - 1);
+
+/// No socket may have so much waiting that it is taken for stalled.
+pub(crate) const MOST_BURST: usize = STALLED / 2;
 
 impl SocketEntry {
     pub(crate) fn new(
@@ -92,8 +96,8 @@ impl SocketEntry {
             deflate: terms.deflate,
             client: terms.client,
             buffered: AtomicUsize::new(0),
-            burst: AtomicU32::new(0),
-            stalled: AtomicU32::new(FLOWS),
+            late: AtomicU32::new(0),
+            stalled_at: AtomicU32::new(0),
             has: AtomicU8::new(if token.is_some() { HAS_TOKEN } else { 0 }),
             shared: Mutex::new(Shared {
                 token,
@@ -115,73 +119,94 @@ impl SocketEntry {
 
     /// Takes room for `bytes` in the socket's backpressure budget. A socket for which nothing waits takes one
     /// message of any size, so that a message the limit of messages allows is never refused out of hand.
+    #[inline]
     pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
-        self.take_room(bytes, |before| before == 0)
+        let most = self.listener.burst_limit;
+        if self.take_room(bytes, |before, after| before == 0 || after <= most) {
+            return Reservation::Queued;
+        }
+        self.reserve_of_stalled(bytes, |waiting| waiting == 0)
     }
 
     /// Takes room for several messages, if there is room for all of them; `bytes` is what they have together.
     pub(crate) fn reserve_together(&self, bytes: usize) -> bool {
-        self.take_room(bytes, |_| false) == Reservation::Queued
+        let most = self.listener.burst_limit;
+        self.take_room(bytes, |_, after| after <= most)
+            || self.reserve_of_stalled(bytes, |_| false) == Reservation::Queued
+    }
+
+    /// `fits` gets how much waits before and after, which is beyond every limit while the socket is [`STALLED`].
+    #[inline]
+    fn take_room(&self, bytes: usize, fits: impl Fn(usize, usize) -> bool) -> bool {
+        // Never added to and taken back: the shard would see bytes that do not come, and keep its drain event.
+        self.buffered
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                let after = before.saturating_add(bytes);
+                fits(before, after).then_some(after)
+            })
+            .is_ok()
     }
 
     /// A client is slow by what is sent after the kernel has refused to take more for it, in tasks that began later. What was
     /// sent before is a burst.
-    fn take_room(&self, bytes: usize, passes: impl Fn(usize) -> bool) -> Reservation {
-        let most = self.listener.options.max_backpressure;
-        let stalled = self.stalled.load(Ordering::Acquire);
-        let is_late = stalled != FLOWS && cork::task_began_after(stalled);
-        let limit = if is_late {
-            most.saturating_add(self.burst.load(Ordering::Relaxed) as usize)
-        } else {
-            most.saturating_mul(BURST)
-        };
-        // Never added to and taken back: the shard would see bytes that do not come, and keep its drain event.
-        let taken = self
-            .buffered
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-                let after = before.saturating_add(bytes);
-                (passes(before) || after <= limit).then_some(after)
-            });
-        match (taken, is_late) {
-            (Err(_), true) => Reservation::Slow,
-            (Err(_), false) => Reservation::Full,
-            (Ok(_), false) if stalled != FLOWS => {
-                self.change_burst(|burst| burst.saturating_add(saturated(bytes)));
+    #[cold]
+    fn reserve_of_stalled(&self, bytes: usize, passes: impl Fn(usize) -> bool) -> Reservation {
+        if self.buffered.load(Ordering::Acquire) & STALLED == 0 {
+            return Reservation::Full;
+        }
+        if !cork::task_began_after(self.stalled_at.load(Ordering::Relaxed)) {
+            let most = self.listener.burst_limit;
+            let fits =
+                |before: usize, after: usize| passes(before & !STALLED) || after & !STALLED <= most;
+            return if self.take_room(bytes, fits) {
                 Reservation::Queued
-            }
-            (Ok(_), _) => Reservation::Queued,
+            } else {
+                Reservation::Full
+            };
         }
+        let most = saturated(self.listener.options.max_backpressure);
+        let passes = passes(self.buffered());
+        let counted = self
+            .late
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |late| {
+                let after = late.saturating_add(saturated(bytes));
+                (passes || after <= most).then_some(after)
+            });
+        if counted.is_err() {
+            return Reservation::Slow;
+        }
+        // Whatever of the burst still waits, there is room for this behind it.
+        self.reserve_unconditionally(bytes);
+        Reservation::Queued
     }
 
-    /// The kernel takes no more for now. For the shard alone, as the next two are.
+    /// The kernel takes no more for now. For the shard alone.
     pub(crate) fn stalls(&self) {
-        if self.stalled.load(Ordering::Relaxed) == FLOWS {
-            self.change_burst(|_| saturated(self.buffered()));
+        if self.buffered.load(Ordering::Relaxed) & STALLED == 0 {
+            self.late.store(0, Ordering::Relaxed);
             let moment = cork::next_moment().get();
-            self.stalled.store(moment, Ordering::Release);
+            self.stalled_at.store(moment, Ordering::Relaxed);
+            self.buffered.fetch_or(STALLED, Ordering::Release);
+            return;
         }
-    }
-
-    /// `bytes` have been handed to the kernel: of a burst first, which was there first.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.release(bytes);
-        if self.stalled.load(Ordering::Relaxed) != FLOWS {
-            self.change_burst(|burst| burst.saturating_sub(saturated(bytes)));
-        }
-    }
-
-    fn change_burst(&self, change: impl Fn(u32) -> u32) {
-        let changed = |burst| Some(change(burst));
+        // What was there first has gone first.
+        let waits = saturated(self.buffered());
+        let still_late = |late: u32| Some(late.min(waits));
         let _ = self
-            .burst
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
+            .late
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, still_late);
     }
 
-    /// The kernel has taken everything.
+    /// The kernel has taken everything. For the shard alone.
     pub(crate) fn flows(&self) {
-        if self.stalled.load(Ordering::Relaxed) != FLOWS {
-            self.stalled.store(FLOWS, Ordering::Relaxed);
-        }
+        self.buffered.fetch_and(!STALLED, Ordering::Relaxed);
+    }
+
+    /// Whether more than half of what may wait for a slow client does.
+    #[inline]
+    pub(crate) fn is_over_half(&self) -> bool {
+        // Without the topmost bit.
+        self.buffered.load(Ordering::Relaxed) << 1 > self.listener.options.max_backpressure
     }
 
     /// Counts bytes that are queued whatever already waits: a close frame has to go out.
@@ -189,13 +214,13 @@ impl SocketEntry {
         self.buffered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// `bytes` do not wait any more; what still does.
-    pub(crate) fn release(&self, bytes: usize) -> usize {
-        self.buffered.fetch_sub(bytes, Ordering::Relaxed) - bytes
+    /// `bytes` do not wait any more.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn buffered(&self) -> usize {
-        self.buffered.load(Ordering::Relaxed)
+        self.buffered.load(Ordering::Relaxed) & !STALLED
     }
 
     /// Whether no close has begun.

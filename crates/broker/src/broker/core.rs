@@ -185,25 +185,30 @@ impl Core {
     }
 
     /// Takes room for a frame; what does not fit is counted, and the listener's policy is carried out.
+    #[inline]
     pub(crate) fn reserve(&self, entry: &Arc<SocketEntry>, bytes: usize) -> bool {
         match entry.reserve(bytes) {
             Reservation::Queued => true,
-            Reservation::Slow | Reservation::Full if !entry.is_open() => {
-                // It has not left all of its channels yet.
-                self.counters.socket_closed.fetch_add(1, Ordering::Relaxed);
-                false
-            }
-            Reservation::Slow => {
-                self.counters.slow_consumer.fetch_add(1, Ordering::Relaxed);
-                self.refuse(entry, Report::SlowConsumer);
-                false
-            }
-            Reservation::Full => {
-                self.counters.queue_full.fetch_add(1, Ordering::Relaxed);
-                self.refuse(entry, Report::QueueFull);
-                false
-            }
+            refused => self.turn_away(entry, refused),
         }
+    }
+
+    /// A message has found no room.
+    #[cold]
+    fn turn_away(&self, entry: &Arc<SocketEntry>, reservation: Reservation) -> bool {
+        let (counter, report) = match reservation {
+            Reservation::Queued => return true,
+            // It has not left all of its channels yet.
+            _ if !entry.is_open() => {
+                self.counters.socket_closed.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+            Reservation::Slow => (&self.counters.slow_consumer, Report::SlowConsumer),
+            Reservation::Full => (&self.counters.queue_full, Report::QueueFull),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.refuse(entry, report);
+        false
     }
 
     /// There is no room for a message: closes the socket, unless its listener has such messages left out.

@@ -14,6 +14,7 @@ use crate::error::StartError;
 use crate::limits::clients::Clients;
 use crate::limits::entrance::Entrance;
 use crate::options::ListenOptions;
+use crate::registry::{BURST, MOST_BURST};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Command;
 
@@ -75,6 +76,8 @@ type Done = Box<dyn FnOnce(StopSummary) + Send>;
 /// What the connections of a listener know of it.
 pub(crate) struct ListenerShared {
     pub(crate) options: ListenOptions,
+    /// How many bytes may wait for a socket while its kernel takes what it is given.
+    pub(crate) burst_limit: usize,
     /// What is counted per client; `None` without such a limit.
     pub(crate) clients: Option<Arc<Clients>>,
     /// The door that all listeners share.
@@ -191,6 +194,10 @@ impl ListenerShared {
     pub(crate) fn new(options: ListenOptions, core: &Arc<Core>) -> Arc<Self> {
         let limits = options.limits;
         Arc::new(Self {
+            burst_limit: options
+                .max_backpressure
+                .saturating_mul(BURST)
+                .min(MOST_BURST),
             options,
             clients: limits.are_per_client().then(|| Clients::new(limits)),
             entrance: Arc::clone(&core.entrance),

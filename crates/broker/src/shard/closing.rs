@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::inbox::{CloseBy, Report};
-use super::socket::{Failure, Goodbye, Phase};
+use super::socket::{ENDS, Failure, Goodbye, Phase};
 use super::turn::{Shard, find};
 use crate::codec::{Violation, close, encode_close};
 use crate::listener::Admission;
@@ -168,7 +168,9 @@ impl Shard {
     fn finish(&mut self, key: u32, code: u16, reason: &str, linger: bool) {
         self.report_close(key, code, reason);
         self.forget_waits(key);
-        self.sockets[key as usize].phase = Phase::Finishing {
+        let socket = &mut self.sockets[key as usize];
+        socket.when_empty |= ENDS;
+        socket.phase = Phase::Finishing {
             since: self.now,
             linger,
             shut: false,

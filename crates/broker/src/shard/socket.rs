@@ -39,8 +39,8 @@ pub(super) struct Socket {
     pub(super) revisited: bool,
     /// How much less than others it is read at once.
     pub(super) slice: Slice,
-    /// More than half of the backpressure limit waited; a drain event is due when nothing does.
-    pub(super) over_half: bool,
+    /// What is due when nothing waits for it any more; 0: nothing.
+    pub(super) when_empty: u8,
     /// Its drain event waits for its full worker.
     pub(super) drain_waits: bool,
     /// A handler is busy and enough waits behind it: not read for it until it is done.
@@ -50,6 +50,15 @@ pub(super) struct Socket {
     /// A large message of it is being inflated, or waits for that.
     pub(super) inflating: bool,
 }
+
+/// More than half of the backpressure limit waited: a drain event is due.
+pub(super) const OVER_HALF: u8 = 1;
+/// The kernel took no more: its entry has to know that it does.
+pub(super) const STALLED: u8 = 2;
+/// Somebody waits for it.
+pub(super) const AWAITED: u8 = 4;
+/// Its stream ends, see [`Phase::Finishing`].
+pub(super) const ENDS: u8 = 8;
 
 /// What the open event of a socket will need.
 pub(super) struct Opening {
@@ -139,7 +148,7 @@ impl Socket {
             dirty: false,
             revisited: false,
             slice: Slice::default(),
-            over_half: false,
+            when_empty: 0,
             drain_waits: false,
             held: false,
             parked: false,

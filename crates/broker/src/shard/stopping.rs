@@ -147,6 +147,9 @@ impl Shard {
 
     /// When the next goodbye is due.
     pub(super) fn next_farewell(&self) -> Option<u64> {
+        if self.farewells.is_empty() {
+            return None; // as in nearly every turn
+        }
         self.farewells.iter().filter_map(Farewell::due).min()
     }
 
@@ -170,7 +173,7 @@ impl Shard {
         let socket = &self.sockets[key as usize];
         if socket.phase == Phase::Open && self.core.leave(&socket.entry) {
             self.begin_closing(key, code, reason, None);
-            self.write(key);
+            self.write_dirty();
         }
         if self.sockets.contains(key as usize) {
             self.give_up(key);

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::socket::{Phase, Socket};
+use super::socket::{AWAITED, OVER_HALF, Phase, STALLED, Socket};
 use super::turn::{Shard, find};
 use crate::codec::{Contexts, PerMessageDeflate, close};
 use crate::outbox::MAX_SLICES;
@@ -90,7 +90,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn write(&mut self, key: u32) {
+    /// The loop over all that got something is the one that calls it, and has it inlined.
+    fn write(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
         let Some(wire) = &mut socket.wire else {
             return; // its outbox waits for the 101
@@ -100,10 +101,10 @@ impl Shard {
             let count = socket.outbox.slices(&mut slices);
             match wire.write(&slices[..count]) {
                 // The kernel takes no more; the reactor says when it does.
-                Poll::Pending => return socket.entry.stalls(),
+                Poll::Pending => return stall(socket),
                 Poll::Ready(Ok(written)) => {
                     socket.outbox.advance(written, &mut self.runs);
-                    socket.entry.written(written);
+                    socket.entry.release(written);
                     self.handle.counters.bytes_out.add(written as u64);
                 }
                 Poll::Ready(Err(error)) => {
@@ -117,11 +118,23 @@ impl Shard {
 
     /// Nothing waits for this socket any more.
     fn written_out(&mut self, key: u32) {
+        if self.sockets[key as usize].when_empty != 0 {
+            self.emptied(key);
+        }
+    }
+
+    /// Does what was due when nothing waits for this socket.
+    #[cold]
+    fn emptied(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
-        socket.entry.flows();
-        if socket.over_half && socket.phase == Phase::Open && socket.entry.buffered() == 0 {
+        if socket.when_empty & STALLED != 0 {
+            socket.when_empty &= !STALLED;
+            socket.entry.flows();
+        }
+        let is_drained = socket.phase == Phase::Open && socket.entry.buffered() == 0;
+        if socket.when_empty & OVER_HALF != 0 && is_drained {
             if !socket.worker.is_full() {
-                socket.over_half = false;
+                socket.when_empty &= !OVER_HALF;
                 let batch = self.staging.batch_of(&socket.worker);
                 batch.drain(socket.entry.origin(socket.entry.token().as_ref()));
             } else if !std::mem::replace(&mut socket.drain_waits, true) {
@@ -130,18 +143,26 @@ impl Shard {
                 parked.drained.push(key);
             }
         }
-        self.waiters.drained(key);
-        if matches!(self.sockets[key as usize].phase, Phase::Finishing { .. }) {
-            self.end_stream(key);
+        if socket.when_empty & AWAITED != 0 {
+            socket.when_empty &= !AWAITED;
+            self.waiters.drained(key);
         }
+        self.end_stream(key);
     }
+}
+
+/// The kernel takes no more for this socket for now.
+#[cold]
+fn stall(socket: &mut Socket) {
+    socket.when_empty |= STALLED;
+    socket.entry.stalls();
 }
 
 /// Something has been put in this socket's outbox.
 fn note_delivery(socket: &mut Socket, dirty: &mut Vec<u32>) {
     let entry = &socket.entry;
-    if entry.buffered() > entry.listener.options.max_backpressure / 2 {
-        socket.over_half = true;
+    if entry.is_over_half() {
+        socket.when_empty |= OVER_HALF;
     }
     if !std::mem::replace(&mut socket.dirty, true) {
         dirty.push(entry.key);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::socket::AWAITED;
 use super::turn::{Shard, find};
 use crate::registry::SocketEntry;
 use crate::shrink;
@@ -52,20 +53,18 @@ impl Waiters {
     }
 
     fn end_drains(&mut self, key: u32, is_drained: bool) {
-        // Most sockets have none, and each write comes here.
-        if !self.drained.is_empty() {
-            for then in self.drained.remove(&key).unwrap_or_default() {
-                then(is_drained);
-            }
+        for then in self.drained.remove(&key).unwrap_or_default() {
+            then(is_drained);
         }
     }
 }
 
 impl Shard {
     pub(super) fn when_drained(&mut self, entry: &Arc<SocketEntry>, then: WhenDrained) {
-        if find(&mut self.sockets, entry).is_none() {
+        let Some(socket) = find(&mut self.sockets, entry) else {
             return then(false);
-        }
+        };
+        socket.when_empty |= AWAITED;
         let waiting = self.waiters.drained.entry(entry.key).or_default();
         waiting.push(then);
         self.mark_dirty(entry.key); // with nothing to write it is told at the end of this turn
