@@ -17,7 +17,7 @@ use crate::dispatch::worker::WorkerWaker;
 use crate::listener::ListenerShared;
 use crate::name::ChannelName;
 use crate::options::ListenOptions;
-use crate::registry::{Reservation, SocketEntry};
+use crate::registry::{BURST, Reservation, SocketEntry};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
 use crate::sync::{AtomicBool, Ordering};
@@ -223,11 +223,11 @@ fn a_socket_that_was_taken_out_is_found_by_no_call_that_comes_later() {
 
 #[test]
 fn no_more_waits_for_a_socket_than_may_and_room_that_is_given_back_is_there() {
-    const MOST: usize = 10;
+    const MOST: usize = 10 * BURST;
     model(3, || {
-        let world = World::new(MOST);
+        let world = World::new(10);
         let entry = world.open();
-        let senders: Vec<_> = [6, 7]
+        let senders: Vec<_> = [6 * BURST, 7 * BURST]
             .map(|bytes| {
                 let entry = Arc::clone(&entry);
                 thread::spawn(move || {
@@ -249,6 +249,41 @@ fn no_more_waits_for_a_socket_than_may_and_room_that_is_given_back_is_there() {
             entry.reserve(MOST + 1),
             Reservation::Queued,
             "one of any size has room"
+        );
+    });
+}
+
+#[test]
+fn no_more_comes_behind_a_burst_than_may_wait_for_a_client_that_takes_nothing() {
+    model(3, || {
+        let world = World::new(10);
+        let entry = world.open();
+        assert_eq!(entry.reserve(100), Reservation::Queued);
+        entry.stalls();
+        let senders: Vec<_> = [6, 7]
+            .map(|bytes| {
+                let entry = Arc::clone(&entry);
+                thread::spawn(move || match entry.reserve(bytes) {
+                    Reservation::Queued => bytes,
+                    Reservation::Slow => 0,
+                    Reservation::Full => panic!("it is no burst"),
+                })
+            })
+            .into();
+        entry.release(90); // the kernel has taken some, and refused again
+        entry.stalls();
+        let late: usize = senders
+            .into_iter()
+            .map(|sender| sender.join().expect("it has sent"))
+            .sum();
+        assert!(late == 6 || late == 7, "{late}");
+        assert_eq!(entry.buffered(), 10 + late);
+        entry.release(10 + late);
+        entry.flows();
+        assert_eq!(
+            entry.reserve(100),
+            Reservation::Queued,
+            "it is a burst again"
         );
     });
 }
