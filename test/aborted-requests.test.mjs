@@ -4,7 +4,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import v8 from 'node:v8';
 import vm from 'node:vm';
-import { stats } from 'wsbroker';
 import { connect, request, serve } from './helpers/serving.mjs';
 import { deferred, eventually, Inbox } from './helpers/waiting.mjs';
 
@@ -41,7 +40,6 @@ test('a hundred bodies of 1 MiB whose clients have left are not kept by promises
   const requests = [];
   for (let n = 0; n < 100; n += 1) requests.push(await askAndLeave(server, asked, { body }));
   await eventually(() => {
-    assert.equal(stats().pendingRequests, 0);
     collectGarbage();
     const kept = requests.filter((incoming) => incoming.deref() !== undefined).length;
     assert.ok(kept <= 1, `${kept} requests are kept`);
