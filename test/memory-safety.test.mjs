@@ -73,6 +73,15 @@ test('a thread ends in the handler of whatever comes', () =>
     { stdout: '7 7 7 7' },
     `${SERVE}
     const codes = [];
+    const open = () =>
+      new Promise((resolve) => {
+        const client = new WebSocket(url, { handshakeTimeout: 1000 });
+        client.on('open', () => client.terminate());
+        client.on('error', resolve);
+        client.on('close', resolve);
+      });
+    const body = 'x'.repeat(9000);
+    const post = () => fetch(url.replace('ws', 'http'), { method: 'POST', body }).then((answer) => answer.text(), () => {});
     let end;
     for (const ending of [
       "handleSocketMessage(data) { if (typeof data === 'string' && data.length > 1000) process.exit(7); },",
@@ -82,9 +91,15 @@ test('a thread ends in the handler of whatever comes', () =>
     ]) {
       const worker = await startThread(ending);
       end ??= await flood(2);
-      if (ending.includes('Open')) new WebSocket(url).on('error', () => {});
-      if (ending.includes('Http')) fetch(url.replace('ws', 'http'), { method: 'POST', body: 'x'.repeat(9000) }).catch(() => {});
+      // While the flood fills the thread everybody else is turned away, and comes again.
+      let isOver = false;
+      const ask = ending.includes('Open') ? open : ending.includes('Http') ? post : undefined;
+      const asking = (async () => {
+        while (ask && !isOver) await ask();
+      })();
       codes.push((await worker.exited)[0]);
+      isOver = true;
+      await asking;
     }
     end();
     await server.stop({ timeout: 1000 });
