@@ -328,3 +328,26 @@ fn whoever_ends_its_side_of_a_unix_socket_is_answered_too() {
     stop(&listener, at_once());
     server.finish();
 }
+
+/// The worker that was to be told leaves before it takes anything: whoever gets the request is told with it.
+#[test]
+fn the_next_worker_of_a_request_is_told_that_its_client_has_ended() {
+    let broker = broker();
+    let leaving = ManualWorker::register(&broker, HTTP);
+    let (listener, address) = listen(&broker, options());
+    let mut client = Client::connect(address);
+    client.send(get("/"));
+    eventually("it waits", || leaving.waiting(&broker) == 1);
+    client.shutdown();
+    eventually("so does its end", || leaving.waiting(&broker) == 2);
+    let mut next = ManualWorker::register(&broker, HTTP);
+    leaving.worker.end(None);
+    let (id, _) = next.wait_request();
+    next.wait("the abort", |seen| {
+        seen.contains(&Seen::Abort(id)).then_some(())
+    });
+    broker.respond(id, response(200, &[], b"all the same"));
+    assert_eq!(client.answer().text(), "all the same");
+    stop(&listener, at_once());
+    assert_nothing_left(&broker);
+}

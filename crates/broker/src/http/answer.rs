@@ -72,6 +72,11 @@ impl Reply {
         !is_aborted.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether a worker has been told so.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.connection().answer.is_aborted.load(Ordering::Relaxed)
+    }
+
     fn connection(&self) -> &Connection {
         let connection = self.0.as_ref();
         connection.expect("taken by `send` and `drop`, which end it")

@@ -95,7 +95,7 @@ impl Shard {
         for record in batch.records() {
             match record.kind() {
                 kind::REQUEST | kind::UPGRADE => self.hand_on_request(record),
-                // Nobody else has heard of the request that it ends.
+                // Whoever gets the request is told with it.
                 kind::ABORT => worker.abort(record.request()),
                 _ => {
                     // A socket that has closed meanwhile still has its last events here.
@@ -134,8 +134,13 @@ impl Shard {
         let Some(next) = next else {
             return self.give_back(id);
         };
+        let is_aborted = matches!(&pending.kind, Kind::Request(reply) if reply.is_aborted());
         pending.worker = Some(Arc::clone(&next));
-        self.staging.batch_of(&next).copy(record);
+        let batch = self.staging.batch_of(&next);
+        batch.copy(record);
+        if is_aborted {
+            batch.abort(id); // it was told to the one that left
+        }
     }
 }
 
