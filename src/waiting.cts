@@ -1,5 +1,6 @@
 /** What an application may wait for of a socket. */
 
+import { AsyncContext } from './async-context.cjs';
 import { native } from './native.cjs';
 import { AbortController, IntrinsicPromise } from './primordials.cjs';
 import type { SocketId } from './types.cjs';
@@ -11,6 +12,9 @@ export function whenDrained(socketId: SocketId): Promise<boolean> {
   });
 }
 
+/** What listeners of one signal enter is not for those of the next. */
+const context = new AsyncContext();
+
 /** Of the sockets that this thread has asked for and that have not begun to close. */
 const controllers = new Map<SocketId, AbortController>();
 
@@ -21,7 +25,7 @@ export function signalOfSocket(socketId: SocketId): AbortSignal {
   const controller = new AbortController();
   const isOpen = native.whenClosed(socketId, () => {
     controllers.delete(socketId);
-    controller.abort();
+    context.run(() => controller.abort());
   });
   if (isOpen) controllers.set(socketId, controller);
   else controller.abort();

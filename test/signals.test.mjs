@@ -1,6 +1,7 @@
 // An AbortSignal for each socket: what a handler has begun ends with its client.
 
 import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { test } from 'node:test';
 import { close, signalOf } from 'wsbroker';
 import { connect, serve, throwsCode } from './helpers/serving.mjs';
@@ -65,4 +66,26 @@ test('the signal of a socket aborts when the application closes it', async (t) =
   const signal = signalOf(socketId);
   close(socketId);
   await eventually(() => assert.equal(signal.aborted, true));
+});
+
+test('what a listener of one signal enters is not seen by those of the next', async (t) => {
+  const storage = new AsyncLocalStorage();
+  const seen = new Inbox();
+  const { server } = observed(
+    t,
+    {},
+    {
+      handleSocketOpen(socketId) {
+        signalOf(socketId).addEventListener('abort', () => {
+          seen.push(storage.getStore());
+          storage.enterWith(socketId);
+        });
+      },
+    },
+  );
+  for (let n = 0; n < 3; n += 1) {
+    const client = await connect(t, server);
+    client.terminate();
+    assert.equal(await seen.next(), undefined);
+  }
 });
