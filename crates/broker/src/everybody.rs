@@ -156,7 +156,7 @@ mod tests {
                     for entry in members_of {
                         assert_eq!(entry.home.index, shard.index);
                         got.insert(entry.id.get());
-                        entry.release(entry.buffered());
+                        entry.backpressure.release(entry.backpressure.waiting());
                     }
                     lists.insert(Arc::as_ptr(members).addr());
                     std::mem::forget(publication); // or its place is taken by the next list

@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod backpressure;
 mod bans;
 pub mod broker;
 mod channel;

@@ -11,13 +11,14 @@ use std::task::Wake;
 use loom::sync::Notify;
 use loom::thread;
 
+use crate::backpressure::{BURST, Reservation};
 use crate::broker::{Broker, BrokerOptions};
 use crate::client::ClientAddress;
 use crate::dispatch::worker::WorkerWaker;
 use crate::listener::ListenerShared;
 use crate::name::ChannelName;
 use crate::options::ListenOptions;
-use crate::registry::{BURST, Reservation, SocketEntry};
+use crate::registry::SocketEntry;
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
 use crate::sync::{AtomicBool, Ordering};
@@ -232,9 +233,9 @@ fn no_more_waits_for_a_socket_than_may_and_room_that_is_given_back_is_there() {
                 let entry = Arc::clone(&entry);
                 thread::spawn(move || {
                     let is_queued = entry.reserve(bytes) == Reservation::Queued;
-                    assert!(entry.buffered() <= MOST);
+                    assert!(entry.backpressure.waiting() <= MOST);
                     if is_queued {
-                        entry.release(bytes); // the shard has sent it
+                        entry.backpressure.release(bytes); // the shard has sent it
                     }
                     is_queued
                 })
@@ -244,7 +245,7 @@ fn no_more_waits_for_a_socket_than_may_and_room_that_is_given_back_is_there() {
             .into_iter()
             .map(|sender| sender.join().expect("it has sent"));
         assert!(queued.collect::<Vec<_>>().contains(&true));
-        assert_eq!(entry.buffered(), 0);
+        assert_eq!(entry.backpressure.waiting(), 0);
         assert_eq!(
             entry.reserve(MOST + 1),
             Reservation::Queued,
@@ -259,7 +260,7 @@ fn no_more_comes_behind_a_burst_than_may_wait_for_a_client_that_takes_nothing() 
         let world = World::new(10);
         let entry = world.open();
         assert_eq!(entry.reserve(100), Reservation::Queued);
-        entry.stalls();
+        entry.backpressure.stalls();
         let senders: Vec<_> = [6, 7]
             .map(|bytes| {
                 let entry = Arc::clone(&entry);
@@ -270,20 +271,38 @@ fn no_more_comes_behind_a_burst_than_may_wait_for_a_client_that_takes_nothing() 
                 })
             })
             .into();
-        entry.release(90); // the kernel has taken some, and refused again
-        entry.stalls();
+        entry.backpressure.release(90); // the kernel has taken some, and refused again
+        entry.backpressure.stalls();
         let late: usize = senders
             .into_iter()
             .map(|sender| sender.join().expect("it has sent"))
             .sum();
         assert!(late == 6 || late == 7, "{late}");
-        assert_eq!(entry.buffered(), 10 + late);
-        entry.release(10 + late);
-        entry.flows();
+        assert_eq!(entry.backpressure.waiting(), 10 + late);
+        entry.backpressure.release(10 + late);
+        entry.backpressure.flows();
         assert_eq!(
             entry.reserve(100),
             Reservation::Queued,
             "it is a burst again"
         );
+    });
+}
+
+#[test]
+fn who_sends_while_the_kernel_takes_everything_again_finds_room() {
+    model(3, || {
+        let world = World::new(10);
+        let entry = world.open();
+        assert_eq!(entry.reserve(8), Reservation::Queued);
+        entry.backpressure.stalls();
+        let sender = {
+            let entry = Arc::clone(&entry);
+            thread::spawn(move || assert_eq!(entry.reserve(9), Reservation::Queued))
+        };
+        entry.backpressure.release(8);
+        entry.backpressure.flows();
+        sender.join().expect("it has sent");
+        assert_eq!(entry.backpressure.waiting(), 9);
     });
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::backpressure::{Backpressure, Reservation};
 use crate::channel::{ChannelSet, Snapshot};
 use crate::client::ClientAddress;
 use crate::codec::PerMessageDeflate;
@@ -15,12 +16,10 @@ use crate::everybody::{Everybody, Moment};
 use crate::id::SocketId;
 use crate::listener::ListenerShared;
 use crate::route::NativeRoute;
+use crate::shard::ShardHandle;
 use crate::shard::inbox::Terms;
-use crate::shard::{ShardHandle, cork};
 use crate::shrink;
-use crate::sync::{
-    AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, StaticU64, thread_local,
-};
+use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, Ordering, StaticU64, thread_local};
 
 /// What every thread may know of a socket. The socket itself belongs to its shard.
 pub(crate) struct SocketEntry {
@@ -35,12 +34,7 @@ pub(crate) struct SocketEntry {
     pub(crate) deflate: Option<PerMessageDeflate>,
     /// Whom a ban may mean.
     pub(crate) client: ClientAddress,
-    /// Bytes queued and not yet handed to the kernel: in the shard's inbox or in the outbox; and [`STALLED`].
-    buffered: AtomicUsize,
-    /// Of these, what counts against the client while it is stalled; 4 GiB at the most.
-    late: AtomicU32,
-    /// The moment from which on it is stalled.
-    stalled_at: AtomicU32,
+    pub(crate) backpressure: Backpressure,
     /// What of `shared` there is, [`HAS_TOKEN`] and [`HAS_ROUTE`]: what has neither takes no lock for its messages. Changed
     /// under the lock.
     has: AtomicU8,
@@ -59,27 +53,6 @@ struct Shared {
     channels: Option<ChannelSet>,
 }
 
-/// What became of an attempt to queue bytes for a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reservation {
-    Queued,
-    /// The client takes nothing, and too much has come since.
-    Slow,
-    /// Too much has been sent at once.
-    Full,
-}
-
-/// What is sent in one task, or is waiting to be offered to the kernel, may be so many times the backpressure limit: nobody
-/// knows yet how fast the client reads. A page of history fits, and a loop without an end is noticed.
-pub(crate) const BURST: usize = 16;
-
-/// The kernel takes no more for this socket: a bit of how much waits for it, so that whoever is about to send sees it without
-/// a look of its own.
-const STALLED: usize = 1 << (usize::BITS - 1);
-
-/// No socket may have so much waiting that it is taken for stalled.
-pub(crate) const MOST_BURST: usize = STALLED / 2;
-
 impl SocketEntry {
     pub(crate) fn new(
         id: SocketId,
@@ -95,9 +68,7 @@ impl SocketEntry {
             listener: terms.listener,
             deflate: terms.deflate,
             client: terms.client,
-            buffered: AtomicUsize::new(0),
-            late: AtomicU32::new(0),
-            stalled_at: AtomicU32::new(0),
+            backpressure: Backpressure::new(),
             has: AtomicU8::new(if token.is_some() { HAS_TOKEN } else { 0 }),
             shared: Mutex::new(Shared {
                 token,
@@ -117,110 +88,23 @@ impl SocketEntry {
                 .is_none_or(|how| longest < how.threshold)
     }
 
-    /// Takes room for `bytes` in the socket's backpressure budget. A socket for which nothing waits takes one
-    /// message of any size, so that a message the limit of messages allows is never refused out of hand.
+    /// Takes room for a message in the socket's backpressure budget.
     #[inline]
     pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
-        let most = self.listener.burst_limit;
-        if self.take_room(bytes, |before, after| before == 0 || after <= most) {
-            return Reservation::Queued;
-        }
-        self.reserve_of_stalled(bytes, |waiting| waiting == 0)
+        self.backpressure
+            .reserve(bytes, &self.listener.backpressure)
     }
 
     /// Takes room for several messages, if there is room for all of them; `bytes` is what they have together.
     pub(crate) fn reserve_together(&self, bytes: usize) -> bool {
-        let most = self.listener.burst_limit;
-        self.take_room(bytes, |_, after| after <= most)
-            || self.reserve_of_stalled(bytes, |_| false) == Reservation::Queued
-    }
-
-    /// `fits` gets how much waits before and after, which is beyond every limit while the socket is [`STALLED`].
-    #[inline]
-    fn take_room(&self, bytes: usize, fits: impl Fn(usize, usize) -> bool) -> bool {
-        // Never added to and taken back: the shard would see bytes that do not come, and keep its drain event.
-        self.buffered
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-                let after = before.saturating_add(bytes);
-                fits(before, after).then_some(after)
-            })
-            .is_ok()
-    }
-
-    /// A client is slow by what is sent after the kernel has refused to take more for it, in tasks that began later. What was
-    /// sent before is a burst.
-    #[cold]
-    fn reserve_of_stalled(&self, bytes: usize, passes: impl Fn(usize) -> bool) -> Reservation {
-        if self.buffered.load(Ordering::Acquire) & STALLED == 0 {
-            return Reservation::Full;
-        }
-        if !cork::task_began_after(self.stalled_at.load(Ordering::Relaxed)) {
-            let most = self.listener.burst_limit;
-            let fits =
-                |before: usize, after: usize| passes(before & !STALLED) || after & !STALLED <= most;
-            return if self.take_room(bytes, fits) {
-                Reservation::Queued
-            } else {
-                Reservation::Full
-            };
-        }
-        let most = saturated(self.listener.options.max_backpressure);
-        let passes = passes(self.buffered());
-        let counted = self
-            .late
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |late| {
-                let after = late.saturating_add(saturated(bytes));
-                (passes || after <= most).then_some(after)
-            });
-        if counted.is_err() {
-            return Reservation::Slow;
-        }
-        // Whatever of the burst still waits, there is room for this behind it.
-        self.reserve_unconditionally(bytes);
-        Reservation::Queued
-    }
-
-    /// The kernel takes no more for now. For the shard alone.
-    pub(crate) fn stalls(&self) {
-        if self.buffered.load(Ordering::Relaxed) & STALLED == 0 {
-            self.late.store(0, Ordering::Relaxed);
-            let moment = cork::next_moment().get();
-            self.stalled_at.store(moment, Ordering::Relaxed);
-            self.buffered.fetch_or(STALLED, Ordering::Release);
-            return;
-        }
-        // What was there first has gone first.
-        let waits = saturated(self.buffered());
-        let still_late = |late: u32| Some(late.min(waits));
-        let _ = self
-            .late
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, still_late);
-    }
-
-    /// The kernel has taken everything. For the shard alone.
-    pub(crate) fn flows(&self) {
-        self.buffered.fetch_and(!STALLED, Ordering::Relaxed);
+        self.backpressure
+            .reserve_together(bytes, &self.listener.backpressure)
     }
 
     /// Whether more than half of what may wait for a slow client does.
     #[inline]
     pub(crate) fn is_over_half(&self) -> bool {
-        // Without the topmost bit.
-        self.buffered.load(Ordering::Relaxed) << 1 > self.listener.options.max_backpressure
-    }
-
-    /// Counts bytes that are queued whatever already waits: a close frame has to go out.
-    pub(crate) fn reserve_unconditionally(&self, bytes: usize) {
-        self.buffered.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// `bytes` do not wait any more.
-    pub(crate) fn release(&self, bytes: usize) {
-        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn buffered(&self) -> usize {
-        self.buffered.load(Ordering::Relaxed) & !STALLED
+        self.backpressure.is_over_half(&self.listener.backpressure)
     }
 
     /// Whether no close has begun.
@@ -303,10 +187,6 @@ impl SocketEntry {
     fn close(&self) -> Option<ChannelSet> {
         self.shared.lock().channels.take()
     }
-}
-
-fn saturated(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// Ids are given in sequence, so their low bits spread evenly and need no further hashing.

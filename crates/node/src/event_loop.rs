@@ -72,8 +72,8 @@ impl LoopSignal {
         let mut event_loop = ptr::null_mut();
         let mut async_context = ptr::null_mut();
         // SAFETY: `env` is the environment of this thread, in the middle of a call from JavaScript, and `name` and
-        // `resource` are values of it. Results go to locals and are used only if their call succeeded. The handle's memory is as large as
-        // libuv says and aligned for everything; it is given to libuv by an `init` that succeeded and freed in
+        // `resource` are values of it. Results go to locals and are used only if their call succeeded. The handle's
+        // memory is as large as libuv says and aligned for everything; it is given to libuv by an `init` that succeeded and freed in
         // `on_closed`, or here when `init` has refused it. Between `init` and the hook nothing is called that can run
         // JavaScript or the loop, so the attachment is whole before any callback looks at it.
         unsafe {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{BrokerOptions, IO_THREADS_VARIABLE};
+use crate::backpressure::Reservation;
 use crate::channel::{ChannelLimit, Channels, Snapshot};
 use crate::dispatch::queue::WorkerQueue;
 use crate::dispatch::roster::Roster;
@@ -18,7 +19,7 @@ use crate::listener::{AcceptFailures, ListenerShared};
 use crate::message::Frames;
 use crate::name::ChannelName;
 use crate::options::SlowConsumer;
-use crate::registry::{Registry, Reservation, SocketEntry};
+use crate::registry::{Registry, SocketEntry};
 use crate::shard::chores::Leaving;
 use crate::shard::inbox::{CloseBy, Command, Report};
 use crate::shard::{self, ShardHandle};

@@ -341,7 +341,7 @@ impl Broker {
         self.core
             .registry
             .find(socket)
-            .map_or(0, |entry| entry.buffered())
+            .map_or(0, |entry| entry.backpressure.waiting())
     }
 
     /// Everything in numbers.

@@ -43,8 +43,8 @@ pub struct Interest {
     /// It decides on upgrades. While no worker does, they are accepted.
     pub upgrade: bool,
     /// It calls [`Worker::begin_close`] before it handles a close event. Until then the event goes to another worker should
-    /// this one end, and a socket that failed stays open for the answers to its messages. Otherwise a close event
-    /// counts as handled with its batch, and a socket that fails closes at once.
+    /// this one end, and a socket whose peer has ended it stays open for the answers to its messages. Otherwise a close event
+    /// counts as handled with its batch, and such a socket closes at once.
     pub confirms_closes: bool,
     /// It does nothing when a socket opens, and gets no open events. That a socket opened meanwhile is told to nobody, also
     /// not to a worker that gets it later.
@@ -96,8 +96,8 @@ impl Worker {
         batch
     }
 
-    /// The close handler of this socket starts now: nobody else will be given its close event. A socket whose peer broke
-    /// the protocol was open until now, for what this worker sent in answer to earlier messages.
+    /// The close handler of this socket starts now: nobody else will be given its close event. A socket whose peer said
+    /// goodbye, ended its stream or broke the protocol was open until now, for what this worker sent in answer to earlier messages.
     pub fn begin_close(&self, socket: SocketId) {
         if self.queue.begin_close(socket)
             && let Some(entry) = self.core.registry.find(socket)

@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use tokio::task::unconstrained;
 
 use crate::address::ListenAddress;
+use crate::backpressure;
 use crate::broker::Core;
 use crate::error::StartError;
 use crate::limits::clients::Clients;
 use crate::limits::entrance::Entrance;
 use crate::options::ListenOptions;
-use crate::registry::{BURST, MOST_BURST};
 use crate::shard::ShardHandle;
 use crate::shard::inbox::Command;
 
@@ -76,8 +76,8 @@ type Done = Box<dyn FnOnce(StopSummary) + Send>;
 /// What the connections of a listener know of it.
 pub(crate) struct ListenerShared {
     pub(crate) options: ListenOptions,
-    /// How many bytes may wait for a socket while its kernel takes what it is given.
-    pub(crate) burst_limit: usize,
+    /// What may wait for each socket.
+    pub(crate) backpressure: backpressure::Limits,
     /// What is counted per client; `None` without such a limit.
     pub(crate) clients: Option<Arc<Clients>>,
     /// The door that all listeners share.
@@ -194,10 +194,7 @@ impl ListenerShared {
     pub(crate) fn new(options: ListenOptions, core: &Arc<Core>) -> Arc<Self> {
         let limits = options.limits;
         Arc::new(Self {
-            burst_limit: options
-                .max_backpressure
-                .saturating_mul(BURST)
-                .min(MOST_BURST),
+            backpressure: backpressure::Limits::new(options.max_backpressure),
             options,
             clients: limits.are_per_client().then(|| Clients::new(limits)),
             entrance: Arc::clone(&core.entrance),

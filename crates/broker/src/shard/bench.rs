@@ -94,7 +94,7 @@ impl Bench {
                 let count = socket.outbox.slices(&mut slices);
                 let written = slices[..count].iter().map(|slice| slice.len()).sum();
                 socket.outbox.advance(written, &mut self.shard.runs);
-                socket.entry.release(written);
+                socket.entry.backpressure.release(written);
             }
         }
         written_to

@@ -159,7 +159,10 @@ impl Shard {
     fn queue_close_frame(&mut self, key: u32, code: u16, reason: &str) {
         let socket = &mut self.sockets[key as usize];
         let frame = encode_close(code, reason);
-        socket.entry.reserve_unconditionally(frame.len());
+        socket
+            .entry
+            .backpressure
+            .reserve_unconditionally(frame.len());
         socket.outbox.push(&frame, &mut self.runs);
         self.mark_dirty(key);
     }

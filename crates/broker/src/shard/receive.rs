@@ -14,6 +14,7 @@ use super::routing::Routed;
 use super::socket::{Phase, Socket};
 use super::staging::Staging;
 use super::turn::{READ_BUFFER, Reason, Shard, find};
+use crate::backpressure::Reservation;
 use crate::codec::{
     Contexts, Decoder, Inflater, Inflation, Item, LargeMessage, Postponed, TextBytes, Violation,
     close, encode_pong,
@@ -21,7 +22,7 @@ use crate::codec::{
 use crate::dispatch::batch::{Batch, Origin};
 use crate::limits::socket::{Arrival, Exceeded, Meter, Verdict};
 use crate::outbox::{Outbox, Runs};
-use crate::registry::{Reservation, SocketEntry};
+use crate::registry::SocketEntry;
 
 /// Takes what comes of one socket, and notes what it asks for beyond messages.
 struct Intake<'a> {

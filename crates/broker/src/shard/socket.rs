@@ -54,7 +54,7 @@ pub(super) struct Socket {
 /// More than half of the backpressure limit waited: a drain event is due.
 pub(super) const OVER_HALF: u8 = 1;
 /// The kernel took no more: its entry has to know that it does.
-pub(super) const STALLED: u8 = 2;
+pub(super) const REFUSED: u8 = 2;
 /// Somebody waits for it.
 pub(super) const AWAITED: u8 = 4;
 /// Its stream ends, see [`Phase::Finishing`].

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::socket::Phase;
 use super::turn::{INBOXES, Shard};
+use crate::backpressure::Reservation;
 use crate::codec::{PING, close};
 use crate::memory;
 use crate::options::Heartbeat;
 use crate::outbox::Runs;
-use crate::registry::Reservation;
 use bytes::Bytes;
 
 /// A pass over all sockets takes this long, or a quarter of the shortest deadline: deadlines are kept to within it.
@@ -153,8 +153,10 @@ impl Shard {
         } else if silence >= interval {
             socket.heard = self.now;
             if options.heartbeat.is_some() {
-                // Proxies on the way want to see something, and a peer that has vanished does not confirm it.
-                wire.expect_acknowledgement(Some(timeout.saturating_sub(interval)));
+                // Proxies on the way want to see something, and a peer that has vanished does not confirm it. One that reads
+                // nothing does not take it either, and may be there: what waits for it already is a sign of that.
+                let within = timeout.saturating_sub(interval);
+                wire.expect_acknowledgement(socket.outbox.is_empty().then_some(within));
                 self.ping(key);
             }
         }

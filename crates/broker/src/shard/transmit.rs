@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::socket::{AWAITED, OVER_HALF, Phase, STALLED, Socket};
+use super::socket::{AWAITED, OVER_HALF, Phase, REFUSED, Socket};
 use super::turn::{Shard, find};
 use crate::codec::{Contexts, PerMessageDeflate, close};
 use crate::outbox::MAX_SLICES;
@@ -16,7 +16,7 @@ impl Shard {
     /// Puts a frame in one outbox; room for it was taken by the caller.
     pub(super) fn deliver(&mut self, entry: &Arc<SocketEntry>, frame: &Bytes) {
         let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.takes_messages()) else {
-            entry.release(frame.len());
+            entry.backpressure.release(frame.len());
             self.handle.counters.socket_closed.add(1);
             return;
         };
@@ -52,7 +52,7 @@ impl Shard {
             }
             gone => {
                 if let Some(socket) = gone {
-                    socket.entry.release(frame.len());
+                    socket.entry.backpressure.release(frame.len());
                 }
                 self.handle.counters.socket_closed.add(1);
             }
@@ -67,7 +67,7 @@ impl Shard {
         messages: u64,
     ) {
         let Some(socket) = find(&mut self.sockets, entry).filter(|s| s.takes_messages()) else {
-            entry.release(frames.len());
+            entry.backpressure.release(frames.len());
             self.handle.counters.socket_closed.add(messages);
             return;
         };
@@ -104,7 +104,7 @@ impl Shard {
                 Poll::Pending => return stall(socket),
                 Poll::Ready(Ok(written)) => {
                     socket.outbox.advance(written, &mut self.runs);
-                    socket.entry.release(written);
+                    socket.entry.backpressure.release(written);
                     self.handle.counters.bytes_out.add(written as u64);
                 }
                 Poll::Ready(Err(error)) => {
@@ -127,11 +127,11 @@ impl Shard {
     #[cold]
     fn emptied(&mut self, key: u32) {
         let socket = &mut self.sockets[key as usize];
-        if socket.when_empty & STALLED != 0 {
-            socket.when_empty &= !STALLED;
-            socket.entry.flows();
+        if socket.when_empty & REFUSED != 0 {
+            socket.when_empty &= !REFUSED;
+            socket.entry.backpressure.flows();
         }
-        let is_drained = socket.phase == Phase::Open && socket.entry.buffered() == 0;
+        let is_drained = socket.phase == Phase::Open && socket.entry.backpressure.waiting() == 0;
         if socket.when_empty & OVER_HALF != 0 && is_drained {
             if !socket.worker.is_full() {
                 socket.when_empty &= !OVER_HALF;
@@ -154,8 +154,8 @@ impl Shard {
 /// The kernel takes no more for this socket for now.
 #[cold]
 fn stall(socket: &mut Socket) {
-    socket.when_empty |= STALLED;
-    socket.entry.stalls();
+    socket.when_empty |= REFUSED;
+    socket.entry.backpressure.stalls();
 }
 
 /// Something has been put in this socket's outbox.
@@ -182,7 +182,7 @@ fn in_context(
     };
     match compression.deflate_in_context(&plain, deflate, contexts) {
         Some(compressed) => {
-            entry.release(plain.len() - compressed.len());
+            entry.backpressure.release(plain.len() - compressed.len());
             compressed
         }
         None => plain,
