@@ -136,7 +136,8 @@ export function send(socketId: SocketId, data: Data): boolean {
  * @param channel - the channel; one without subscribers is none, and no error
  * @param data - a string for a text message, bytes for a binary one
  * @param options - `except`: a socket that does not get it, usually the one whose message is passed on
- * @returns how many sockets it was queued for
+ * @returns how many sockets it was queued for. One in more than 64 channels that has closed may be counted for some
+ * milliseconds
  * @throws {@link WsBrokerError} `WSB_INVALID_ARGUMENT`
  */
 export function sendToChannel(channel: ChannelName, data: Data, options?: { except?: SocketId | undefined }): number {

@@ -25,9 +25,9 @@ use crate::shard::inbox::{CloseBy, Command, Report};
 use crate::shard::{self, ShardHandle};
 use crate::stats::{CallCounters, Stats};
 
-/// So many channels a socket leaves in the moment in which it closes. To leave one takes some microseconds while somebody
-/// publishes to it.
-pub(crate) const LEFT_AT_ONCE: usize = 16;
+/// So many channels a socket leaves in the moment in which it closes, which is all that most are in: nobody counts it for one of
+/// them afterwards. To leave one takes some microseconds while somebody publishes to it.
+pub(crate) const LEFT_AT_ONCE: usize = 64;
 
 /// What the threads of a broker share.
 pub(crate) struct Core {
