@@ -349,7 +349,7 @@ export function connections(): Iterable<SocketId> {
  * registerWorkerThread({
  *   async handleSocketOpen(socketId) {
  *     for (const message of history) {
- *       send(socketId, message);
+ *       if (!send(socketId, message)) return;
  *       if (bufferedAmount(socketId) > 65_536 && !(await drained(socketId))) return;
  *     }
  *   },
@@ -363,7 +363,8 @@ export function drained(socketId: SocketId): Promise<boolean> {
 /**
  * Tells when a socket closes, for what a handler has begun and nobody needs then: a query, a subscription, a loop. It aborts
  * when the closing begins, whoever begins it, also while a promise of the socket's handler is pending, and works in every
- * thread.
+ * thread. A client that asks and leaves at once is still sent what is answered in time: do not give this signal to what it
+ * should get all the same.
  *
  * @param socketId - the socket
  * @returns the signal, the same for each call of a thread; one that is aborted when the socket is gone

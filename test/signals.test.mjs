@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { once } from 'node:events';
 import { test } from 'node:test';
 import { close, signalOf } from 'wsbroker';
 import { connect, serve, throwsCode } from './helpers/serving.mjs';
@@ -71,6 +72,7 @@ test('the signal of a socket aborts when the application closes it', async (t) =
 test('what a listener of one signal enters is not seen by those of the next', async (t) => {
   const storage = new AsyncLocalStorage();
   const seen = new Inbox();
+  const ready = new Inbox();
   const { server } = observed(
     t,
     {},
@@ -80,12 +82,38 @@ test('what a listener of one signal enters is not seen by those of the next', as
           seen.push(storage.getStore());
           storage.enterWith(socketId);
         });
+        ready.push(socketId);
       },
     },
   );
   for (let n = 0; n < 3; n += 1) {
     const client = await connect(t, server);
+    await ready.next();
     client.terminate();
     assert.equal(await seen.next(), undefined);
   }
+});
+
+test('the signal of a socket whose client has left is aborted from the beginning', async (t) => {
+  const asked = new Inbox();
+  const { server, closes } = observed(
+    t,
+    {},
+    {
+      async handleSocketMessage(data, socketId) {
+        const signal = signalOf(socketId);
+        asked.push([data, signal.aborted]);
+        if (!signal.aborted) await once(signal, 'abort');
+      },
+    },
+  );
+  const client = await connect(t, server);
+  for (const data of ['first', 'second', 'third']) client.send(data);
+  assert.deepEqual(await asked.next(), ['first', false]);
+  client.close();
+  assert.deepEqual(await asked.take(2), [
+    ['second', true],
+    ['third', true],
+  ]);
+  await closes.next();
 });

@@ -35,7 +35,7 @@ pub(crate) struct SocketEntry {
     /// Whom a ban may mean.
     pub(crate) client: ClientAddress,
     pub(crate) backpressure: Backpressure,
-    /// What of `shared` there is, [`HAS_TOKEN`] and [`HAS_ROUTE`]: what has neither takes no lock for its messages. Changed
+    /// What of `shared` there is, [`HAS_TOKEN`] and others: what has neither a token nor a route takes no lock for its messages. Changed
     /// under the lock.
     has: AtomicU8,
     /// First in the lock order: shared → channel map → members.
@@ -44,6 +44,8 @@ pub(crate) struct SocketEntry {
 
 const HAS_TOKEN: u8 = 1;
 const HAS_ROUTE: u8 = 2;
+/// Its peer has ended it, though it stays open for the answers to what it said.
+const HAS_ENDED: u8 = 4;
 
 struct Shared {
     token: Option<Bytes>,
@@ -146,6 +148,17 @@ impl SocketEntry {
     /// Whether its messages go elsewhere than to its worker.
     pub(crate) fn is_routed(&self) -> bool {
         self.has(HAS_ROUTE)
+    }
+
+    /// Its peer has ended it.
+    pub(crate) fn note_end(&self) {
+        let _shared = self.shared.lock();
+        self.note(HAS_ENDED, true);
+    }
+
+    /// Whether its peer has ended it, though it may still be open.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has(HAS_ENDED)
     }
 
     /// Where they go, if not to its worker.

@@ -276,6 +276,7 @@ fn who_waits_for_the_end_of_a_socket_is_told_when_it_begins_to_close() {
         let client = end(&broker, id, client);
         told.recv_timeout(DEADLINE)
             .unwrap_or_else(|_| panic!("end {n} is told"));
+        assert!(!broker.when_closed(id, Box::new(|| {})), "it is over");
         drop(client);
         worker.wait_close(id);
         assert!(!broker.when_closed(id, Box::new(|| {})), "it is gone");

@@ -225,10 +225,11 @@ impl Broker {
         }
     }
 
-    /// Tells when a socket begins to close, whoever began and whatever its worker is doing; `false` when it is gone already, and
-    /// `then` is not called.
+    /// Tells when a socket begins to close, whoever began and whatever its worker is doing; `false` when it is gone already, or
+    /// its peer has ended it, and `then` is not called.
     pub fn when_closed(&self, socket: SocketId, then: WhenClosed) -> bool {
-        let Some(entry) = self.core.registry.find(socket) else {
+        let found = self.core.registry.find(socket);
+        let Some(entry) = found.filter(|entry| !entry.has_ended()) else {
             return false;
         };
         let home = Arc::clone(&entry.home);

@@ -105,6 +105,7 @@ impl Shard {
         let socket = &self.sockets[key as usize];
         // Who does not say when it comes to a close event is not waited for, nor who has nothing to do with the messages.
         let waits = socket.worker.interest.confirms_closes && !socket.entry.is_routed();
+        socket.entry.note_end();
         self.stage_close(key, code, reason);
         self.forget_waits(key);
         let since = self.now;
