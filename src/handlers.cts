@@ -24,9 +24,6 @@ export type HandlerName = (typeof HANDLERS)[number];
 /** So many letters may be wrong in a handler's name. One that differs more is a function of the application's own. */
 const MAX_WRONG_LETTERS = 2;
 
-/** Whatever begins so is thought to be a handler. */
-const OURS = /^handle(Socket|Http)/;
-
 /** What an object that handles nothing is thought to have as a handler. */
 const LIKE_A_HANDLER = /^(handle|on)[A-Z]/;
 
@@ -86,17 +83,14 @@ function interestIn(present: readonly HandlerName[]): Interest {
 
 /**
  * Refuses a function that nobody will call though it was meant as a handler. An application may have functions of its own
- * beside its handlers, and give them names like theirs: one is refused for a handler that is not there, or if it begins as
- * those do.
+ * beside its handlers, and give them names like theirs: one is refused only for a handler that is not there.
  */
 function refuseMisspelt(handlers: Record<string, unknown>, present: readonly HandlerName[]): void {
   const missing = HANDLERS.filter((name) => !present.includes(name));
   for (const name of allNamesOf(handlers)) {
     if ((HANDLERS as readonly string[]).includes(name)) continue;
     const isMeant =
-      OURS.test(name) ||
-      closest(name, missing, MAX_WRONG_LETTERS) !== undefined ||
-      (present.length === 0 && LIKE_A_HANDLER.test(name));
+      closest(name, missing, MAX_WRONG_LETTERS) !== undefined || (present.length === 0 && LIKE_A_HANDLER.test(name));
     if (isMeant && typeof read(handlers, name) === 'function') {
       throw new WsBrokerError('WSB_INVALID_ARGUMENT', `worker: ${nobodyReads(name, HANDLERS)}`);
     }

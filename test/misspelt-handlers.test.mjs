@@ -23,9 +23,6 @@ test('a misspelt handler is refused, with the name that was meant', () => {
     const error = throwsCode(() => registerWorkerThread(others), 'WSB_INVALID_ARGUMENT');
     assert.match(error.message, new RegExp(`^worker: there is no "${name}"; .*did you mean '${right}'\\?$`));
   }
-  for (const name of ['handleSocketMsg', 'handleSocketData', 'handleHttp']) {
-    throwsCode(() => registerWorkerThread({ handleSocketDrain: noop, [name]: noop }), 'WSB_INVALID_ARGUMENT');
-  }
   class Chat {
     handleSocketOpen() {}
     handleSocketMesage() {}
