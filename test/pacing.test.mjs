@@ -3,26 +3,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bufferedAmount, drained, send, sendToChannel, stats } from 'wsbroker';
-import { connect, serve, throwsCode } from './helpers/serving.mjs';
-import { Inbox, within } from './helpers/waiting.mjs';
+import { connect, observed, throwsCode } from './helpers/serving.mjs';
+import { within } from './helpers/waiting.mjs';
 
 const KIB = 1024;
-
-/** A server that takes down who opens and closes. */
-function observed(t, options, handlers = {}) {
-  const opened = new Inbox();
-  const closes = new Inbox();
-  const server = serve(
-    t,
-    {
-      handleSocketOpen: (socketId) => void opened.push(socketId),
-      handleSocketClose: (socketId, _token, code, reason) => void closes.push({ socketId, code, reason }),
-      ...handlers,
-    },
-    options,
-  );
-  return { server, opened, closes };
-}
 
 test('a replay of more than maxBackpressure in one task reaches a client that reads', async (t) => {
   const { server } = observed(

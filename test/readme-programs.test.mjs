@@ -8,7 +8,15 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import WebSocket from 'ws';
 import * as wsbroker from 'wsbroker';
-import { execute, lendNodeTypes, ROOT, remove, succeed, temporaryFolder, writeProgram } from './helpers/package.mjs';
+import {
+  compileStrictly,
+  lendNodeTypes,
+  ROOT,
+  remove,
+  succeed,
+  temporaryFolder,
+  writeProgram,
+} from './helpers/package.mjs';
 import { Inbox, within } from './helpers/waiting.mjs';
 
 let project;
@@ -43,21 +51,7 @@ async function compile(name, files) {
   const folder = path.join(project, name);
   await mkdir(folder);
   for (const [file, text] of Object.entries(files)) await writeProgram(folder, file, text);
-  const compilerOptions = {
-    module: 'node16',
-    moduleResolution: 'node16',
-    target: 'es2022',
-    lib: ['es2023'],
-    strict: true,
-    noEmit: true,
-    allowJs: true,
-    checkJs: true,
-    types: ['node'],
-  };
-  await writeProgram(folder, 'tsconfig.json', JSON.stringify({ compilerOptions }));
-  const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
-  const { stdout } = await execute(process.execPath, [tsc, '-p', '.'], { cwd: folder });
-  return stdout;
+  return compileStrictly(folder, { allowJs: true, checkJs: true });
 }
 
 describe('every program of the README', () => {

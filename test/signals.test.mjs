@@ -5,24 +5,8 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { close, signalOf } from 'wsbroker';
-import { connect, serve, throwsCode } from './helpers/serving.mjs';
+import { connect, observed, throwsCode } from './helpers/serving.mjs';
 import { eventually, Inbox } from './helpers/waiting.mjs';
-
-/** A server that takes down who opens and closes. */
-function observed(t, options, handlers = {}) {
-  const opened = new Inbox();
-  const closes = new Inbox();
-  const server = serve(
-    t,
-    {
-      handleSocketOpen: (socketId) => void opened.push(socketId),
-      handleSocketClose: (socketId, _token, code, reason) => void closes.push({ socketId, code, reason }),
-      ...handlers,
-    },
-    options,
-  );
-  return { server, opened, closes };
-}
 
 test('the signal of a socket aborts when its client leaves, though its handler is busy', async (t) => {
   const asked = new Inbox();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { execute, lendNodeTypes, ROOT, remove, temporaryFolder, writeProgram } from './helpers/package.mjs';
+import { compileStrictly, lendNodeTypes, ROOT, remove, temporaryFolder, writeProgram } from './helpers/package.mjs';
 
 const PRELUDE = `
 import * as wsbroker from 'wsbroker';
@@ -81,20 +81,7 @@ before(async () => {
       await writeProgram(project, `${kind}-${index}.mts`, PRELUDE + program);
     }
   }
-  const compilerOptions = {
-    module: 'node16',
-    moduleResolution: 'node16',
-    target: 'es2022',
-    lib: ['es2023'],
-    strict: true,
-    exactOptionalPropertyTypes: true,
-    noEmit: true,
-    types: ['node'],
-  };
-  await writeProgram(project, 'tsconfig.json', JSON.stringify({ compilerOptions }));
-  const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
-  const { stdout } = await execute(process.execPath, [tsc, '-p', '.', '--pretty', 'false'], { cwd: project });
-  found = stdout;
+  found = await compileStrictly(project, { exactOptionalPropertyTypes: true });
 });
 
 after(() => remove(project));

@@ -118,6 +118,24 @@ export async function lendNodeTypes(folder) {
   }
 }
 
+/** What the compiler has to say about the programs of a folder, in strict TypeScript and what else is asked for. */
+export async function compileStrictly(folder, more = {}) {
+  const compilerOptions = {
+    module: 'node16',
+    moduleResolution: 'node16',
+    target: 'es2022',
+    lib: ['es2023'],
+    strict: true,
+    noEmit: true,
+    types: ['node'],
+    ...more,
+  };
+  await writeProgram(folder, 'tsconfig.json', JSON.stringify({ compilerOptions }));
+  const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
+  const { stdout } = await execute(process.execPath, [tsc, '-p', '.', '--pretty', 'false'], { cwd: folder });
+  return stdout;
+}
+
 export async function writeProgram(folder, name, text) {
   await writeFile(path.join(folder, name), text);
   return name;

@@ -26,6 +26,22 @@ export function serve(t, handlers = {}, options = {}) {
   return listen(options);
 }
 
+/** The same, taking down who opens and closes. */
+export function observed(t, options, handlers = {}) {
+  const opened = new Inbox();
+  const closes = new Inbox();
+  const server = serve(
+    t,
+    {
+      handleSocketOpen: (socketId) => void opened.push(socketId),
+      handleSocketClose: (socketId, _token, code, reason) => void closes.push({ socketId, code, reason }),
+      ...handlers,
+    },
+    options,
+  );
+  return { server, opened, closes };
+}
+
 /** Stops all servers of the test. Nothing may be left in the broker then. */
 export async function stopAll() {
   const servers = [...running];
