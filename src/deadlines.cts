@@ -1,7 +1,6 @@
-/** Until when handlers that have returned a promise are to be done with their socket. */
+/** Until when handlers that have returned a promise are to be done. Who they are is a number: a socket's id, or another. */
 
 import { clearTimeout, now, setImmediate, setTimeout } from './primordials.cjs';
-import type { SocketId } from './types.cjs';
 
 /** So often the time is looked at while a handler is busy. In ms, as all times here. */
 const TICK = 50;
@@ -16,12 +15,12 @@ const MOST = 2 * TICK;
 /** The deadlines, without a clock: all times are given to it. */
 export class Deadlines {
   /** By the time that handlers may take: in each of these what is due first has been put in first. */
-  readonly #queues = new Map<number, Map<SocketId, number>>();
+  readonly #queues = new Map<number, Map<number, number>>();
   /** The time in which deadlines are kept: what was counted up to the last look. */
   #counted = 0;
   #lookedAt = 0;
 
-  set(id: SocketId, timeout: number, now: number): void {
+  set(id: number, timeout: number, now: number): void {
     // What passed while nobody was busy is nobody's time.
     if (this.#next === Number.POSITIVE_INFINITY) this.#lookedAt = now;
     let queue = this.#queues.get(timeout);
@@ -32,7 +31,7 @@ export class Deadlines {
     queue.set(id, this.#count(now) + timeout);
   }
 
-  clear(id: SocketId, timeout: number): void {
+  clear(id: number, timeout: number): void {
     this.#queues.get(timeout)?.delete(id);
   }
 
@@ -47,7 +46,7 @@ export class Deadlines {
    * Takes out what was due at the last look already, and counts the time since then. A deadline alone decides nothing:
    * the answer that its handler waits for may have arrived while the thread did not run, and has to have its turn first.
    */
-  look(now: number): SocketId[] {
+  look(now: number): number[] {
     const due = this.#takeDue();
     this.#counted = this.#count(now);
     this.#lookedAt = now;
@@ -70,8 +69,8 @@ export class Deadlines {
     return next;
   }
 
-  #takeDue(): SocketId[] {
-    const due: SocketId[] = [];
+  #takeDue(): number[] {
+    const due: number[] = [];
     for (const queue of this.#queues.values()) {
       for (const [id, deadline] of queue) {
         if (deadline > this.#counted) break;
@@ -86,27 +85,27 @@ export class Deadlines {
 /** The deadlines of a thread, with one timer for all of them. */
 export class HandlerClock {
   readonly #deadlines = new Deadlines();
-  readonly #onDue: (id: SocketId) => void;
+  readonly #onDue: (id: number) => void;
   #timer: NodeJS.Timeout | undefined;
   #firesAt = Number.POSITIVE_INFINITY;
   /** Between a look and its `setImmediate`. */
   #isLooking = false;
 
   /**
-   * @param onDue - called for each socket whose time is over; must not throw
+   * @param onDue - called for each whose time is over; must not throw
    */
-  constructor(onDue: (id: SocketId) => void) {
+  constructor(onDue: (id: number) => void) {
     this.#onDue = onDue;
   }
 
-  /** `timeout` in ms; the same for all handlers of a socket. */
-  start(id: SocketId, timeout: number): void {
+  /** `timeout` in ms; the same when it is stopped. */
+  start(id: number, timeout: number): void {
     const time = now();
     this.#deadlines.set(id, timeout, time);
     this.#arm(time);
   }
 
-  stop(id: SocketId, timeout: number): void {
+  stop(id: number, timeout: number): void {
     // The timer is left alone: to set it anew for each handler would cost more than one that finds nothing.
     this.#deadlines.clear(id, timeout);
   }
